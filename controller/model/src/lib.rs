@@ -1,0 +1,1 @@
+//! Pure volume facts that several parts share.

@@ -1,0 +1,1 @@
+//! The reconcile kit: informers, queue, workers, leader election, events, metrics, health.

@@ -1,0 +1,1 @@
+//! The volume controllers: binder, attach/detach, protection.

@@ -1,0 +1,1 @@
+//! The reference CSI driver: node-local volumes over interchangeable backends.

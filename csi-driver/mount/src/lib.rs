@@ -1,0 +1,1 @@
+//! Linux storage primitives: mounts, loop devices, filesystems, sizes, usage.

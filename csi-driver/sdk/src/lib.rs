@@ -1,0 +1,1 @@
+//! What a vendor builds a CSI driver on.

@@ -1,0 +1,1 @@
+//! End-to-end tests, kept out of the parts they test.

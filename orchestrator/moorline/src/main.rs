@@ -1,0 +1,2 @@
+//! The moorline command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The scheduler: framework and plugins, volume binding first.

@@ -1,0 +1,1 @@
+//! Revisioned key-value store: in-memory and embedded engines behind one trait.

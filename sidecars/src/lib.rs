@@ -1,0 +1,1 @@
+//! The CSI sidecars: provisioner, attacher, resizer, registrar and their kin.
