@@ -10,7 +10,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=wire");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = protox::Compiler::new(["wire"])?;
-    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(FILES)?;
     let pool = compiler.descriptor_pool();
     fs::write(out.join("descriptors.bin"), pool.encode_to_vec())?;
 
@@ -26,12 +29,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn is_secret(field: &prost_reflect::FieldDescriptor) -> bool {
-    let Some(option) = field.parent_pool().get_extension_by_name("csi.v1.csi_secret") else { return false };
+    let Some(option) = field.parent_pool().get_extension_by_name("csi.v1.csi_secret") else {
+        return false;
+    };
     field.options().get_extension(&option).as_bool().unwrap_or(false)
 }
 
 fn messages_with_secrets(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
-    pool.all_messages().filter(|message| message.fields().any(|field| is_secret(&field))).collect()
+    pool.all_messages()
+        .filter(|message| message.fields().any(|field| is_secret(&field)))
+        .collect()
 }
 
 /// `Debug` for the messages with secrets: every field but those.
@@ -40,12 +47,18 @@ fn redacted_debug(messages: &[MessageDescriptor]) -> Result<String, std::fmt::Er
     for message in messages {
         let name = message.name();
         writeln!(code, "impl ::core::fmt::Debug for {name} {{")?;
-        writeln!(code, "    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{")?;
+        writeln!(
+            code,
+            "    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{"
+        )?;
         writeln!(code, "        f.debug_struct(\"{name}\")")?;
         for field in message.fields() {
             let field_name = field.name();
             if is_secret(&field) {
-                writeln!(code, "            .field(\"{field_name}\", &::core::format_args!(\"***stripped***\"))")?;
+                writeln!(
+                    code,
+                    "            .field(\"{field_name}\", &::core::format_args!(\"***stripped***\"))"
+                )?;
             } else {
                 writeln!(code, "            .field(\"{field_name}\", &self.{field_name})")?;
             }

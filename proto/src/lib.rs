@@ -4,14 +4,26 @@
 //! carries a field marked `csi_secret` prints `***stripped***` in its place when formatted with `Debug`.
 
 /// The Container Storage Interface, `csi.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code"
+)]
 pub mod csi {
     tonic::include_proto!("csi.v1");
     include!(concat!(env!("OUT_DIR"), "/redacted_debug.rs"));
 }
 
 /// Kubelet plugin registration, version 1.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code"
+)]
 pub mod pluginregistration {
     tonic::include_proto!("pluginregistration");
 }

@@ -1,2 +1,47 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask <verb>` is the only tool to learn here.
+
+mod bench;
+mod cargo;
+mod check;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Moorline.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Formatting, clippy without warnings, tidy, documentation, and cargo-deny where it is installed.
+    Check,
+    /// Builds the release binary and runs every test; ends with `N passed, N failed, N skipped`.
+    Test(test::Args),
+    /// Benchmarks, recorded in docs/benchmarks.md: `volumes` and `start`.
+    Bench(bench::Args),
+    /// Rules of the repository itself: edges between crates, file sizes, module docs, stray markers.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().verb {
+        Verb::Check => check::run(),
+        Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
