@@ -1,1 +1,25 @@
 //! The reconcile kit: informers, queue, workers, leader election, events, metrics, health.
+//!
+//! Thin over kube-runtime: what its `watcher` does is not written again. This crate adds what the controllers of the
+//! workspace share. Start reading at [`Informers`] (what is known of the cluster), go on to [`Queue`] and
+//! [`run_workers`] (what shall be looked at), then [`Recorder`] (what users are told).
+
+#![forbid(unsafe_code)]
+
+mod backoff;
+mod cache;
+mod content;
+mod index;
+mod informers;
+pub mod metrics;
+mod queue;
+mod recorder;
+mod workers;
+
+pub use backoff::Backoff;
+pub use cache::{Cache, Change};
+pub use index::Index;
+pub use informers::{Informers, Watchable};
+pub use queue::Queue;
+pub use recorder::{EventType, Recorder};
+pub use workers::{Outcome, run_workers};
