@@ -1,1 +1,40 @@
 //! The schema registry: facts of every built-in type, decoding, validation, merging, OpenAPI.
+//!
+//! Everything here is pure and synchronous: no client, no clock, no I/O. Objects are [`serde_json::Value`] trees.
+//! One set of facts about every built-in type of Kubernetes (`facts/`) drives all of it; a type's facts are decoded
+//! when it is first used, so that an idle server only pays for what it serves.
+//!
+//! | module | question it answers |
+//! | --- | --- |
+//! | [`registry`] | which types, fields and resources are there, which of them are served? |
+//! | [`decode`] | what does this JSON, YAML or protobuf body say, and what in it is unknown or twice there? |
+//! | [`encode`] | how does this object look in protobuf? |
+//! | [`defaults`] | what does upstream fill in? |
+//! | [`validation`] | is this object, or this change, allowed? |
+//! | [`patch`] | what results from this patch? |
+//! | [`selector`] | does this object match a label or field selector? |
+//! | [`discovery`], [`openapi`] | what does a client learn about the API? |
+//! | [`table`] | what does `kubectl get` print? |
+//! | [`names`], [`quantity`], [`time`] | the value formats all of these share |
+//!
+//! A write goes `decode::json` (or `yaml`, `protobuf`, or `patch::*` then [`decode::value`]) -> [`defaults::apply`] ->
+//! [`validation::create`] or [`validation::update`].
+#![forbid(unsafe_code)]
+
+pub mod decode;
+pub mod defaults;
+pub mod discovery;
+pub mod encode;
+pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod quantity;
+pub mod registry;
+pub mod selector;
+pub mod table;
+pub mod time;
+pub mod validation;
+
+mod object;
+
+pub use registry::{Gvk, Registry, ResourceFacts, TypeId};

@@ -1,0 +1,189 @@
+//! Discovery documents, legacy and aggregated, of what is served.
+
+use serde_json::{Map, Value, json};
+
+use crate::object::api_version;
+use crate::registry::{GroupFacts, Registry, ResourceFacts, SubresourceFacts, VersionFacts};
+
+/// Which of the two discovery roots is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Root {
+    /// `/api`: the core group.
+    Api,
+    /// `/apis`: all other groups.
+    Apis,
+}
+
+/// The answer to `GET /api`: the versions of the core group. `server_address` is `host:port`.
+#[must_use]
+pub fn api_versions(server_address: &str) -> Value {
+    json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": server_address }],
+    })
+}
+
+/// The answer to `GET /apis`: all groups but core.
+#[must_use]
+pub fn api_group_list(registry: &Registry) -> Value {
+    let groups = served_groups(registry).filter(|group| !group.name.is_empty());
+    let groups: Vec<Value> = groups.map(group_document).collect();
+    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+}
+
+/// The answer to `GET /apis/{group}`; nothing where the group isn't served.
+#[must_use]
+pub fn api_group(registry: &Registry, group: &str) -> Option<Value> {
+    let facts = served_groups(registry).find(|facts| facts.name == group && !group.is_empty())?;
+    let mut document = group_document(facts);
+    document["kind"] = json!("APIGroup");
+    document["apiVersion"] = json!("v1");
+    Some(document)
+}
+
+/// The answer to `GET /api/v1` and `GET /apis/{group}/{version}`; nothing where that isn't served.
+#[must_use]
+pub fn api_resource_list(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let mut rows = Vec::new();
+    for resource in registry.served_in(group, version) {
+        rows.push(legacy_row(resource));
+        let subresources = resource.subresources.iter().filter(|sub| sub.served);
+        rows.extend(subresources.map(|sub| legacy_subresource_row(resource, sub)));
+    }
+    let found = !rows.is_empty();
+    found.then(|| {
+        json!({
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": api_version(group, version),
+            "resources": rows,
+        })
+    })
+}
+
+/// The answer to `GET /api` or `GET /apis` for those who ask for `APIGroupDiscoveryList` v2.
+#[must_use]
+pub fn aggregated(registry: &Registry, root: Root) -> Value {
+    let groups = served_groups(registry).filter(|group| group.name.is_empty() == (root == Root::Api));
+    let items: Vec<Value> = groups.map(aggregated_group).collect();
+    json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
+}
+
+fn served_groups(registry: &Registry) -> impl Iterator<Item = &GroupFacts> {
+    registry
+        .groups()
+        .iter()
+        .filter(|group| group.resources().any(|resource| resource.served))
+}
+
+fn served_versions(group: &GroupFacts) -> impl Iterator<Item = &VersionFacts> {
+    group
+        .versions
+        .iter()
+        .filter(|version| version.resources.iter().any(|resource| resource.served))
+}
+
+fn group_document(group: &GroupFacts) -> Value {
+    let entry =
+        |version: &str| json!({ "groupVersion": api_version(group.name, version), "version": version });
+    let versions: Vec<Value> = served_versions(group)
+        .map(|version| entry(version.version))
+        .collect();
+    let preferred = served_versions(group).find(|version| version.version == group.preferred_version);
+    let preferred = preferred.map_or_else(
+        || versions.first().cloned(),
+        |version| Some(entry(version.version)),
+    );
+    json!({ "name": group.name, "versions": versions, "preferredVersion": preferred })
+}
+
+fn legacy_row(resource: &ResourceFacts) -> Value {
+    let mut row = Map::new();
+    row.insert("name".into(), resource.plural.into());
+    row.insert("singularName".into(), resource.singular.into());
+    row.insert("namespaced".into(), resource.namespaced.into());
+    row.insert("kind".into(), resource.kind.into());
+    row.insert("verbs".into(), resource.verbs.to_vec().into());
+    add_names(&mut row, resource);
+    if let Some(hash) = resource.storage_version_hash {
+        row.insert("storageVersionHash".into(), hash.into());
+    }
+    Value::Object(row)
+}
+
+fn add_names(row: &mut Map<String, Value>, resource: &ResourceFacts) {
+    if !resource.short_names.is_empty() {
+        row.insert("shortNames".into(), resource.short_names.to_vec().into());
+    }
+    if !resource.categories.is_empty() {
+        row.insert("categories".into(), resource.categories.to_vec().into());
+    }
+}
+
+fn legacy_subresource_row(resource: &ResourceFacts, sub: &SubresourceFacts) -> Value {
+    let mut row = json!({
+        "name": format!("{}/{}", resource.plural, sub.name),
+        "singularName": "",
+        "namespaced": resource.namespaced,
+        "kind": sub.kind,
+        "verbs": sub.verbs,
+    });
+    if (sub.group, sub.version) != (resource.group, resource.version) {
+        row["group"] = json!(sub.group);
+        row["version"] = json!(sub.version);
+    }
+    row
+}
+
+fn aggregated_group(group: &GroupFacts) -> Value {
+    let metadata = if group.name.is_empty() {
+        json!({})
+    } else {
+        json!({ "name": group.name })
+    };
+    let versions = served_versions(group).map(|version| {
+        let resources = version.resources.iter().filter(|resource| resource.served);
+        let resources: Vec<Value> = resources.map(aggregated_resource).collect();
+        json!({ "version": version.version, "freshness": "Current", "resources": resources })
+    });
+    let versions: Vec<Value> = versions.collect();
+    json!({ "metadata": metadata, "versions": versions })
+}
+
+fn aggregated_resource(resource: &ResourceFacts) -> Value {
+    let mut row = Map::new();
+    row.insert("resource".into(), resource.plural.into());
+    row.insert(
+        "responseKind".into(),
+        kind_entry(resource.group, resource.version, resource.kind),
+    );
+    row.insert(
+        "scope".into(),
+        if resource.namespaced {
+            "Namespaced"
+        } else {
+            "Cluster"
+        }
+        .into(),
+    );
+    row.insert("singularResource".into(), resource.singular.into());
+    row.insert("verbs".into(), resource.verbs.to_vec().into());
+    add_names(&mut row, resource);
+    let subresources = resource.subresources.iter().filter(|sub| sub.served).map(|sub| {
+        json!({
+            "subresource": sub.name,
+            "responseKind": kind_entry(sub.group, sub.version, sub.kind),
+            "verbs": sub.verbs,
+        })
+    });
+    let subresources: Vec<Value> = subresources.collect();
+    if !subresources.is_empty() {
+        row.insert("subresources".into(), subresources.into());
+    }
+    Value::Object(row)
+}
+
+fn kind_entry(group: &str, version: &str, kind: &str) -> Value {
+    json!({ "group": group, "version": version, "kind": kind })
+}
