@@ -240,7 +240,7 @@ impl Writer {
                 .await
             {
                 // Its time to live is over: it starts anew below.
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(error),
                 Ok(_) => return Ok(()),
             }
