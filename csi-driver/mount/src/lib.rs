@@ -1,1 +1,33 @@
-//! Linux storage primitives: mounts, loop devices, filesystems, sizes, usage.
+//! Linux storage primitives: mounts, loop devices, filesystems, sizes, usage. Knows nothing of CSI or Kubernetes.
+//!
+//! Every function here may block in the kernel: async callers run it on a bounded blocking pool. Mounts and loop
+//! devices are observed (`mountinfo`, `statx`, `/sys/block`), never remembered. Paths that come from somebody else are
+//! resolved beneath an opened directory, see [`beneath`].
+//!
+//! | module | for |
+//! | --- | --- |
+//! | [`mount`] | mount, bind, unmount, propagation, "is this a mount point?" |
+//! | [`mount_options`] | the `-o` words, split into per-mount attributes and filesystem parameters |
+//! | [`mountinfo`] | the mount table |
+//! | [`beneath`] | making, mounting on and removing paths without following symlinks |
+//! | [`loop_device`] | files as block devices |
+//! | [`filesystem`] | probe, make, check and grow ext4 and xfs |
+//! | [`usage`] | bytes and inodes of a filesystem, size of a block device |
+//! | [`durable`] | files that survive a power cut |
+//! | [`tool`] | running a filesystem tool with a deadline |
+
+#![cfg(target_os = "linux")]
+
+pub mod beneath;
+pub mod durable;
+mod error;
+pub mod filesystem;
+pub mod loop_device;
+pub mod mount;
+pub mod mount_options;
+pub mod mountinfo;
+mod superblock;
+pub mod tool;
+pub mod usage;
+
+pub use error::MountError;

@@ -1,0 +1,209 @@
+//! Filesystems on a device or in a file: what is there, making one, checking it, growing it.
+
+use std::{
+    ffi::OsStr,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    str::FromStr,
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use crate::{
+    MountError, superblock,
+    tool::{Tool, ToolError},
+};
+
+const MKFS_EXT4: Tool = tool("mkfs.ext4", "e2fsprogs", Duration::from_secs(300), 0);
+const MKFS_XFS: Tool = tool("mkfs.xfs", "xfsprogs", Duration::from_secs(300), 0);
+/// e2fsck answers 1 when it has corrected everything.
+const E2FSCK: Tool = tool("e2fsck", "e2fsprogs", Duration::from_secs(3600), 1);
+const XFS_REPAIR: Tool = tool("xfs_repair", "xfsprogs", Duration::from_secs(3600), 0);
+const RESIZE2FS: Tool = tool("resize2fs", "e2fsprogs", Duration::from_secs(900), 0);
+const XFS_GROWFS: Tool = tool("xfs_growfs", "xfsprogs", Duration::from_secs(900), 0);
+
+const fn tool(program: &'static str, package: &'static str, deadline: Duration, exit_code_max: i32) -> Tool {
+    Tool {
+        program,
+        package,
+        deadline,
+        exit_code_max,
+    }
+}
+
+/// What went wrong with a filesystem.
+#[derive(Debug, Error)]
+pub enum FilesystemError {
+    /// A tool failed or is missing.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The device or file can't be read.
+    #[error(transparent)]
+    Device(#[from] MountError),
+    /// A name that is none of [`FsType`].
+    #[error("filesystem type {0:?} is not supported; use ext4 or xfs")]
+    UnknownType(String),
+}
+
+impl FilesystemError {
+    /// Is there no room left below?
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            FilesystemError::Tool(error) => error.is_no_space(),
+            FilesystemError::Device(error) => error.is_no_space(),
+            FilesystemError::UnknownType(_) => false,
+        }
+    }
+}
+
+/// The filesystems that can be made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FsType {
+    /// ext4.
+    Ext4,
+    /// XFS.
+    Xfs,
+}
+
+impl FsType {
+    /// Its name for mount(2).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FsType::Ext4 => "ext4",
+            FsType::Xfs => "xfs",
+        }
+    }
+
+    /// The smallest device that it can be made on with a sensible rest to use. (mkfs.xfs refuses less than 300 MiB.)
+    pub fn size_min_bytes(self) -> u64 {
+        match self {
+            FsType::Ext4 => 4 << 20,
+            FsType::Xfs => 300 << 20,
+        }
+    }
+}
+
+impl fmt::Display for FsType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for FsType {
+    type Err = FilesystemError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "ext4" => Ok(FsType::Ext4),
+            "xfs" => Ok(FsType::Xfs),
+            _ => Err(FilesystemError::UnknownType(name.to_owned())),
+        }
+    }
+}
+
+/// What a device holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Only zeroes where a filesystem would begin.
+    Blank,
+    /// One of ours.
+    Filesystem(FsType),
+    /// Somebody's data.
+    Foreign,
+}
+
+/// What is on the device or in the file, told by its first bytes.
+///
+/// # Errors
+/// When it can't be read.
+pub fn content(device: impl AsRef<Path>) -> Result<Content, MountError> {
+    let head = read_head(device.as_ref())?;
+    Ok(match superblock::filesystem(&head) {
+        Some(fs_type) => Content::Filesystem(fs_type),
+        None if superblock::is_blank(&head) => Content::Blank,
+        None => Content::Foreign,
+    })
+}
+
+/// The filesystem on the device or in the file, if it is one of ours.
+///
+/// # Errors
+/// When it can't be read.
+pub fn probe(device: impl AsRef<Path>) -> Result<Option<FsType>, MountError> {
+    Ok(superblock::filesystem(&read_head(device.as_ref())?))
+}
+
+fn read_head(device: &Path) -> Result<Vec<u8>, MountError> {
+    let mut head = Vec::with_capacity(superblock::HEAD_BYTES);
+    let limit = u64::try_from(superblock::HEAD_BYTES).unwrap_or(u64::MAX);
+    File::open(device)
+        .and_then(|opened| opened.take(limit).read_to_end(&mut head))
+        .map_err(|source: io::Error| MountError::call("read the first bytes of", device, source))?;
+    Ok(head)
+}
+
+/// Makes a filesystem, over whatever is there. On a regular file no loop device is needed.
+///
+/// # Errors
+/// [`ToolError`] with what mkfs printed.
+pub fn make(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), FilesystemError> {
+    let device = device.as_ref().as_os_str();
+    match fs_type {
+        // No blocks for root only: the volume belongs to its user. `-F`: a regular file is what we mean.
+        FsType::Ext4 => MKFS_EXT4.run(words(&["-q", "-F", "-m", "0", "--"], &[device]))?,
+        FsType::Xfs => MKFS_XFS.run(words(&["-q", "-f", "--"], &[device]))?,
+    };
+    Ok(())
+}
+
+/// Has the filesystem noted damage that should be repaired before it is mounted? An unclean shutdown alone is no
+/// damage: both filesystems replay their journal when mounted.
+///
+/// # Errors
+/// When it can't be read.
+pub fn needs_check(device: impl AsRef<Path>, fs_type: FsType) -> Result<bool, MountError> {
+    match fs_type {
+        FsType::Ext4 => Ok(superblock::ext4_has_errors(&read_head(device.as_ref())?)),
+        FsType::Xfs => Ok(false),
+    }
+}
+
+/// Checks a filesystem that is not mounted, and repairs what can be repaired without losing anything.
+///
+/// # Errors
+/// [`ToolError::Failed`] when somebody must decide what to give up.
+pub fn check(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), FilesystemError> {
+    let device = device.as_ref().as_os_str();
+    match fs_type {
+        FsType::Ext4 => E2FSCK.run(words(&["-p", "--"], &[device]))?,
+        FsType::Xfs => XFS_REPAIR.run(words(&["-n", "--"], &[device]))?,
+    };
+    Ok(())
+}
+
+/// Grows a mounted filesystem to fill its device. Nothing to grow is fine.
+///
+/// # Errors
+/// [`ToolError`] with what the tool printed.
+pub fn grow(
+    device: impl AsRef<Path>,
+    mount_point: impl AsRef<Path>,
+    fs_type: FsType,
+) -> Result<(), FilesystemError> {
+    match fs_type {
+        FsType::Ext4 => RESIZE2FS.run(words(&["--"], &[device.as_ref().as_os_str()]))?,
+        FsType::Xfs => XFS_GROWFS.run(words(&["-d", "--"], &[mount_point.as_ref().as_os_str()]))?,
+    };
+    Ok(())
+}
+
+fn words<'a>(options: &[&'a str], operands: &[&'a OsStr]) -> Vec<&'a OsStr> {
+    options
+        .iter()
+        .map(|word| OsStr::new(*word))
+        .chain(operands.iter().copied())
+        .collect()
+}

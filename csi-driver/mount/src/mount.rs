@@ -1,0 +1,457 @@
+//! Mounting, binding, unmounting and propagation.
+//!
+//! Mounts are built detached and then moved into place (`fsopen`/`open_tree`, `mount_setattr`, `move_mount`), so that
+//! a read-only mount is never visible writable, not even when the process dies half-way. Where a parameter is too long
+//! for that interface, mount(2) is used.
+
+use std::{
+    ffi::{CString, OsStr},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx},
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+        OpenTreeFlags, UnmountFlags,
+    },
+};
+
+use crate::{
+    MountError,
+    mount_options::{Attributes, MountOptions},
+    mountinfo,
+};
+
+/// fsconfig(2) takes no string longer than this.
+const FSCONFIG_VALUE_BYTES_MAX: usize = 255;
+
+/// How mounts and unmounts below a mount travel to its copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Both ways.
+    Shared,
+    /// From the master to here only.
+    Slave,
+    /// Not at all.
+    Private,
+}
+
+/// How to bind.
+#[derive(Clone, Copy, Debug)]
+pub struct BindOptions {
+    /// Attributes of the new mount; what is not named is inherited from the source.
+    pub attributes: Attributes,
+    /// Bind the mounts below the source as well.
+    pub recursive: bool,
+}
+
+impl Default for BindOptions {
+    fn default() -> Self {
+        BindOptions {
+            attributes: Attributes::NONE,
+            recursive: false,
+        }
+    }
+}
+
+/// A mount that exists but appears nowhere yet. Dropping it undoes it.
+#[derive(Debug)]
+pub struct DetachedMount {
+    pub(crate) tree: OwnedFd,
+}
+
+impl DetachedMount {
+    /// Makes the mount appear at `target`, whose last element is not followed if it is a symlink.
+    ///
+    /// # Errors
+    /// When `target` is not there, or not of the right type (directory or file).
+    pub fn attach(self, target: impl AsRef<Path>) -> Result<(), MountError> {
+        let target = target.as_ref();
+        rustix::mount::move_mount(
+            &self.tree,
+            "",
+            CWD,
+            target,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(|errno| MountError::call("attach a mount at", target, errno))
+    }
+}
+
+/// Mounts a filesystem. `source` is a device, or a word the filesystem understands (`tmpfs`, `overlay`).
+///
+/// # Errors
+/// [`MountError::Refused`] carries the kernel's own explanation where it gave one.
+pub fn mount(
+    source: impl AsRef<OsStr>,
+    target: impl AsRef<Path>,
+    fs_type: &str,
+    options: &[String],
+) -> Result<(), MountError> {
+    let (source, target) = (source.as_ref(), target.as_ref());
+    let options = MountOptions::parse(options)?;
+    let is_long = |value: &Option<String>| value.as_ref().is_some_and(|v| v.len() > FSCONFIG_VALUE_BYTES_MAX);
+    if source.len() > FSCONFIG_VALUE_BYTES_MAX || options.parameters.iter().any(|(_, value)| is_long(value)) {
+        return mount_with_one_call(source, target, fs_type, &options);
+    }
+    match new_filesystem(source, target, fs_type, &options) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
+            mount_with_one_call(source, target, fs_type, &options)
+        }
+        detached => detached?.attach(target),
+    }
+}
+
+/// Makes the mount of a filesystem without a place to appear at; `target` is only for the error's text.
+///
+/// # Errors
+/// As [`mount`].
+pub fn new_filesystem(
+    source: &OsStr,
+    target: &Path,
+    fs_type: &str,
+    options: &MountOptions,
+) -> Result<DetachedMount, MountError> {
+    let mut context = None;
+    let made = (|| {
+        let context = context.insert(rustix::mount::fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?);
+        rustix::mount::fsconfig_set_string(&*context, "source", source)?;
+        // Read-only is told to the filesystem as well, so that it doesn't replay a journal onto a read-only device.
+        if options.attributes.is_read_only() {
+            rustix::mount::fsconfig_set_flag(&*context, "ro")?;
+        }
+        for (key, value) in &options.parameters {
+            match value {
+                Some(value) => rustix::mount::fsconfig_set_string(&*context, key, value.as_str())?,
+                None => rustix::mount::fsconfig_set_flag(&*context, key)?,
+            }
+        }
+        rustix::mount::fsconfig_create(&*context)?;
+        rustix::mount::fsmount(&*context, FsMountFlags::FSMOUNT_CLOEXEC, options.attributes.set)
+    })();
+    made.map(|tree| DetachedMount { tree })
+        .map_err(|errno: Errno| MountError::Refused {
+            source_name: source.to_string_lossy().into_owned(),
+            target: target.to_owned(),
+            fs_type: fs_type.to_owned(),
+            detail: context
+                .as_ref()
+                .and_then(kernel_messages)
+                .unwrap_or_else(|| errno.to_string()),
+            source: errno.into(),
+        })
+}
+
+/// What the kernel wrote about a failed filesystem context: lines such as `e ext4: Unknown parameter 'x'`.
+fn kernel_messages(context: &OwnedFd) -> Option<String> {
+    let mut buffer = [0u8; 512];
+    let mut lines = Vec::new();
+    while let Ok(length) = rustix::io::read(context, &mut buffer) {
+        let line = String::from_utf8_lossy(&buffer[..length]);
+        let line = line.trim_start_matches(['e', 'w', 'i']).trim();
+        if length == 0 {
+            break;
+        }
+        lines.push(line.to_owned());
+    }
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+fn mount_with_one_call(
+    source: &OsStr,
+    target: &Path,
+    fs_type: &str,
+    options: &MountOptions,
+) -> Result<(), MountError> {
+    let words: Vec<_> = options
+        .parameters
+        .iter()
+        .map(|(key, value)| {
+            value
+                .as_ref()
+                .map_or_else(|| key.clone(), |value| format!("{key}={value}"))
+        })
+        .collect();
+    let data = CString::new(words.join(",")).map_err(|_| MountError::BadOption {
+        option: words.join(","),
+        why: "has a nul byte",
+    })?;
+    let flags = mount_flags(options.attributes.set);
+    rustix::mount::mount(source, target, fs_type, flags, data.as_c_str()).map_err(|errno| {
+        MountError::Refused {
+            source_name: source.to_string_lossy().into_owned(),
+            target: target.to_owned(),
+            fs_type: fs_type.to_owned(),
+            detail: errno.to_string(),
+            source: errno.into(),
+        }
+    })
+}
+
+fn mount_flags(attributes: MountAttrFlags) -> MountFlags {
+    let pairs = [
+        (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
+        (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
+        (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
+        (MountAttrFlags::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
+        (MountAttrFlags::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
+        (MountAttrFlags::MOUNT_ATTR_STRICTATIME, MountFlags::STRICTATIME),
+        (MountAttrFlags::MOUNT_ATTR_NODIRATIME, MountFlags::NODIRATIME),
+        (MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW, MountFlags::NOSYMFOLLOW),
+    ];
+    let wanted = |(attribute, _): &&(MountAttrFlags, MountFlags)| attributes.contains(*attribute);
+    pairs
+        .iter()
+        .filter(wanted)
+        .fold(MountFlags::empty(), |flags, (_, flag)| flags | *flag)
+}
+
+/// Makes `source` (a directory or a file) appear at `target` as well. Mounts below `source` are left out.
+///
+/// # Errors
+/// When one of the two is missing, or they are not of one type.
+pub fn bind(source: impl AsRef<Path>, target: impl AsRef<Path>, read_only: bool) -> Result<(), MountError> {
+    let attributes = if read_only {
+        Attributes::NONE.read_only()
+    } else {
+        Attributes::NONE
+    };
+    let options = BindOptions {
+        attributes,
+        recursive: false,
+    };
+    clone_tree(source, options)?.attach(target)
+}
+
+/// As [`bind`], with attributes of choice, and with the mounts below when asked for.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_with(
+    source: impl AsRef<Path>,
+    target: impl AsRef<Path>,
+    options: BindOptions,
+) -> Result<(), MountError> {
+    clone_tree(source, options)?.attach(target)
+}
+
+/// A detached copy of the mount at or around `source`, showing `source`.
+///
+/// # Errors
+/// When `source` is missing or the caller may not mount.
+pub fn clone_tree(source: impl AsRef<Path>, options: BindOptions) -> Result<DetachedMount, MountError> {
+    let source = source.as_ref();
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if options.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = rustix::mount::open_tree(CWD, source, flags)
+        .map_err(|errno| MountError::call("clone the mount of", source, errno))?;
+    if options.attributes != Attributes::NONE {
+        set_attributes_of(&tree, options.attributes, options.recursive)
+            .map_err(|errno| MountError::call("set attributes on a bind of", source, errno))?;
+    }
+    Ok(DetachedMount { tree })
+}
+
+/// Changes attributes (`ro`, `nosuid` ...) of the mount at `target`, and of those below when `recursive`.
+///
+/// # Errors
+/// `is_busy` when it should become read-only while files are open for writing.
+pub fn set_attributes(
+    target: impl AsRef<Path>,
+    attributes: Attributes,
+    recursive: bool,
+) -> Result<(), MountError> {
+    let target = target.as_ref();
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(CWD, target, flags)
+        .and_then(|tree| set_attributes_of(&tree, attributes, recursive))
+        .map_err(|errno| MountError::call("set attributes of the mount at", target, errno))
+}
+
+/// Makes the mount at `target` read-only, or writable again.
+///
+/// # Errors
+/// `is_busy` when it should become read-only while files are open for writing.
+pub fn remount(target: impl AsRef<Path>, read_only: bool) -> Result<(), MountError> {
+    let flag = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let none = MountAttrFlags::empty();
+    let (set, clear) = if read_only { (flag, none) } else { (none, flag) };
+    set_attributes(target, Attributes { set, clear }, false)
+}
+
+/// The kernel's `struct mount_attr`, version 0.
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+#[expect(unsafe_code, reason = "neither rustix nor nix wraps mount_setattr(2)")]
+fn set_attributes_of(tree: &OwnedFd, attributes: Attributes, recursive: bool) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+
+    use nix::libc;
+    let mut clear = attributes.clear;
+    // Access time is one value: the kernel wants the whole field cleared before another value is set.
+    if attributes.set.intersects(MountAttrFlags::MOUNT_ATTR__ATIME) {
+        clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
+    }
+    let attr = MountAttr {
+        attr_set: attributes.set.bits().into(),
+        attr_clr: clear.bits().into(),
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let recurse = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the descriptor is open for the whole call, the path is a nul-terminated literal, and `attr` is a live
+    // value of exactly the size that is passed; the kernel only reads it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recurse,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Takes away the topmost mount at `target`, whose last element is not followed if it is a symlink.
+///
+/// # Errors
+/// `is_not_mounted` when nothing is mounted there, `is_busy` when it is in use, `is_not_found` when there is no such
+/// path.
+pub fn unmount(target: impl AsRef<Path>) -> Result<(), MountError> {
+    let target = target.as_ref();
+    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)
+        .map_err(|errno| MountError::call("unmount", target, errno))
+}
+
+/// As [`unmount`], but at once: the mount leaves the tree now and ends when its last user is gone.
+///
+/// # Errors
+/// As [`unmount`], but never busy.
+pub fn unmount_lazy(target: impl AsRef<Path>) -> Result<(), MountError> {
+    let target = target.as_ref();
+    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+        .map_err(|errno| MountError::call("lazily unmount", target, errno))
+}
+
+/// Is something mounted at exactly this path? A path that is not there, or is a symlink, is no mount point.
+///
+/// # Errors
+/// When the path can't be looked at, for example because a network filesystem below it does not answer.
+pub fn is_mount_point(path: impl AsRef<Path>) -> Result<bool, MountError> {
+    let path = path.as_ref();
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let seen = match statx(CWD, path, flags, StatxFlags::TYPE) {
+        Ok(seen) => seen,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+        Err(errno) => return Err(MountError::call("look at", path, errno)),
+    };
+    if seen.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    }
+    let path = std::path::absolute(path).map_err(|source| MountError::call("look at", path, source))?;
+    Ok(mountinfo::read()?.iter().any(|entry| entry.mount_point == path))
+}
+
+/// Makes mounts and unmounts below the mount at `target` visible in its copies and the other way round.
+///
+/// # Errors
+/// When `target` is no mount point.
+pub fn make_shared(target: impl AsRef<Path>) -> Result<(), MountError> {
+    set_propagation(target, Propagation::Shared, false)
+}
+
+/// Cuts the mount at `target` off from its copies.
+///
+/// # Errors
+/// When `target` is no mount point.
+pub fn make_private(target: impl AsRef<Path>) -> Result<(), MountError> {
+    set_propagation(target, Propagation::Private, false)
+}
+
+/// Lets the mount at `target` receive what happens in its peers, but not send.
+///
+/// # Errors
+/// When `target` is no mount point.
+pub fn make_slave(target: impl AsRef<Path>) -> Result<(), MountError> {
+    set_propagation(target, Propagation::Slave, false)
+}
+
+/// Sets how mounts travel, for the mount at `target` and, when `recursive`, for all below it.
+///
+/// # Errors
+/// When `target` is no mount point.
+pub fn set_propagation(
+    target: impl AsRef<Path>,
+    propagation: Propagation,
+    recursive: bool,
+) -> Result<(), MountError> {
+    let target = target.as_ref();
+    let mut flags = match propagation {
+        Propagation::Shared => MountPropagationFlags::SHARED,
+        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Private => MountPropagationFlags::PRIVATE,
+    };
+    if recursive {
+        flags |= MountPropagationFlags::REC;
+    }
+    rustix::mount::mount_change(target, flags)
+        .map_err(|errno| MountError::call("set the propagation of", target, errno))
+}
+
+/// Makes `directory` a mount point of itself with the given propagation, unless it is one already: what a process
+/// does to a directory below which it wants mounts to travel.
+///
+/// # Errors
+/// When the caller may not mount.
+pub fn ensure_mount_point(directory: impl AsRef<Path>, propagation: Propagation) -> Result<(), MountError> {
+    let directory = directory.as_ref();
+    if !is_mount_point(directory)? {
+        let options = BindOptions {
+            recursive: true,
+            ..BindOptions::default()
+        };
+        bind_with(directory, directory, options)?;
+    }
+    set_propagation(directory, propagation, false)
+}
+
+/// Unmounts everything at `path` and below, deepest first; returns what was unmounted.
+///
+/// # Errors
+/// At the first mount that can't be unmounted; those before it are gone.
+pub fn unmount_tree(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, MountError> {
+    let entries = mountinfo::read()?;
+    let mut unmounted = Vec::new();
+    for entry in mountinfo::at_or_below(&entries, path.as_ref()) {
+        match unmount(&entry.mount_point) {
+            Ok(()) => unmounted.push(entry.mount_point.clone()),
+            // Propagation has taken it along with another one.
+            Err(error) if error.is_not_mounted() || error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unmounted)
+}
+
+/// The nul byte is the one byte no path may have; every other sequence is somebody's file name.
+pub(crate) fn has_nul(path: &Path) -> bool {
+    path.as_os_str().as_bytes().contains(&0)
+}

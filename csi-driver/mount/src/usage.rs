@@ -1,0 +1,72 @@
+//! How full a filesystem is and how large a block device is.
+
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, StatVfsMountFlags};
+
+use crate::MountError;
+
+/// What a filesystem has and what of it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// In bytes.
+    pub bytes: Amount,
+    /// In inodes; all zero for filesystems that make them on demand.
+    pub inodes: Amount,
+    /// Can nothing be written here, because of the mount or of the filesystem?
+    pub is_read_only: bool,
+}
+
+/// Total, available and used of one thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// All there is.
+    pub total: u64,
+    /// What an ordinary user may still take. Smaller than `total - used` where some is set aside for root.
+    pub available: u64,
+    /// What is taken.
+    pub used: u64,
+}
+
+/// Usage of the filesystem that holds `path`.
+///
+/// # Errors
+/// When `path` is not there or its filesystem does not answer.
+pub fn filesystem(path: impl AsRef<Path>) -> Result<Usage, MountError> {
+    let path = path.as_ref();
+    let seen =
+        rustix::fs::statvfs(path).map_err(|errno| MountError::call("read the usage of", path, errno))?;
+    let amount = |total: u64, free: u64, available: u64, unit: u64| Amount {
+        total: total.saturating_mul(unit),
+        available: available.saturating_mul(unit),
+        used: total.saturating_sub(free).saturating_mul(unit),
+    };
+    Ok(Usage {
+        bytes: amount(seen.f_blocks, seen.f_bfree, seen.f_bavail, seen.f_frsize),
+        inodes: amount(seen.f_files, seen.f_ffree, seen.f_favail, 1),
+        is_read_only: seen.f_flag.contains(StatVfsMountFlags::RDONLY),
+    })
+}
+
+/// Size in bytes of a block device (or of a regular file).
+///
+/// # Errors
+/// When `device` can't be opened, or is neither.
+pub fn block_size(device: impl AsRef<Path>) -> Result<u64, MountError> {
+    let device = device.as_ref();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = rustix::fs::open(device, flags, Mode::empty())
+        .map_err(|errno| MountError::call("open", device, errno))?;
+    // The end of a block device is its size; no ioctl needed.
+    rustix::fs::seek(&opened, SeekFrom::End(0)).map_err(|errno| MountError::call("measure", device, errno))
+}
+
+/// Is `path` (followed if it is a symlink) a block device?
+///
+/// # Errors
+/// When `path` is not there.
+pub fn is_block_device(path: impl AsRef<Path>) -> Result<bool, MountError> {
+    let path = path.as_ref();
+    let seen = rustix::fs::stat(path).map_err(|errno| MountError::call("look at", path, errno))?;
+    Ok(FileType::from_raw_mode(seen.st_mode).is_block_device())
+}

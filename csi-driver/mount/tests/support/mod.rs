@@ -1,0 +1,68 @@
+//! What the root tests share: who may run, and a directory that cleans up after itself, also after a panic.
+
+use std::path::{Path, PathBuf};
+
+use moorline_mount::{loop_device, mount, tool};
+
+/// Says why `test` can't run here, if it can't: not root, or no right to mount, or a tool missing.
+pub fn cannot_run(test: &str, tools: &[&str]) -> bool {
+    let reason = if !rustix::process::geteuid().is_root() {
+        Some("needs root".to_owned())
+    } else if let Some(missing) = tools.iter().find(|name| !tool::is_installed(name)) {
+        Some(format!("{missing} is not installed"))
+    } else if !Path::new("/dev/loop-control").exists() {
+        Some("no loop devices".to_owned())
+    } else {
+        None
+    };
+    if let Some(reason) = &reason {
+        eprintln!("skipped: {test}: {reason}");
+    }
+    reason.is_some()
+}
+
+/// A temporary directory; at its end everything mounted below is unmounted and its loop devices are detached.
+pub struct Scratch {
+    dir: tempfile::TempDir,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        Scratch {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    pub fn sparse_file(&self, name: &str, bytes: u64) -> PathBuf {
+        let path = self.path(name);
+        std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+        path
+    }
+
+    pub fn root(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = mount::unmount_tree(self.dir.path()) {
+            eprintln!("left a mount behind: {error}");
+        }
+        for entry in loop_device::list().unwrap_or_default() {
+            if entry.backing_file.starts_with(self.dir.path()) {
+                loop_device::detach(&entry.device).ok(); // Autoclear may have been faster.
+            }
+        }
+    }
+}
