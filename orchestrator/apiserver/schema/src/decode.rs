@@ -1,8 +1,17 @@
 //! Request bodies into objects: JSON, YAML, protobuf.
 
+mod message;
+mod scalar;
+mod tree;
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::DeserializeSeed;
 use serde_json::Value;
 
-use crate::registry::{Registry, TypeId};
+use crate::registry::{Kind, Registry, TypeId};
+use tree::{Body, Place, Seed, Shape};
 
 /// What to do about unknown and duplicate fields: the values of the `fieldValidation` parameter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,15 +77,15 @@ pub fn json(
     body: &[u8],
     strictness: Strictness,
 ) -> Result<Decoded, DecodeError> {
-    let _ = (registry, type_id, strictness);
-    let value = serde_json::from_slice(body).map_err(|error| DecodeError::Syntax(error.to_string()))?;
-    Ok(Decoded {
-        value,
-        problems: Vec::new(),
+    decode_with(registry, type_id, strictness, |seed| {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let value = seed.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok::<_, serde_json::Error>(value)
     })
 }
 
-/// Decodes a YAML body of a known type.
+/// Decodes a YAML body of a known type. Duplicate keys are reported like those of JSON.
 ///
 /// # Errors
 /// As [`json`].
@@ -86,7 +95,12 @@ pub fn yaml(
     body: &[u8],
     strictness: Strictness,
 ) -> Result<Decoded, DecodeError> {
-    json(registry, type_id, body, strictness)
+    let options = yaml_options();
+    decode_with(registry, type_id, strictness, |seed| {
+        serde_saphyr::with_deserializer_from_slice_with_options(body, options, |deserializer| {
+            seed.deserialize(deserializer)
+        })
+    })
 }
 
 /// Decodes an object that is already a tree, such as the result of a patch: types are checked, unknown fields are
@@ -100,11 +114,45 @@ pub fn value(
     value: &Value,
     strictness: Strictness,
 ) -> Result<Decoded, DecodeError> {
-    let _ = (registry, type_id, strictness);
-    Ok(Decoded {
-        value: value.clone(),
-        problems: Vec::new(),
-    })
+    decode_with(registry, type_id, strictness, |seed| seed.deserialize(value))
+}
+
+fn decode_with<'r, E: std::fmt::Display>(
+    registry: &'r Registry,
+    type_id: TypeId,
+    strictness: Strictness,
+    read: impl FnOnce(Seed<'_>) -> Result<Value, E>,
+) -> Result<Decoded, DecodeError> {
+    let body: Body<'r> = Body::new(registry, strictness != Strictness::Ignore);
+    let owner = registry.get(type_id).short_name;
+    let shape = Shape::One(Kind::Message(type_id));
+    let result = read(Seed {
+        body: &body,
+        place: &Place::ROOT,
+        shape,
+        owner,
+    });
+    match (result, body.failure.into_inner()) {
+        (_, Some(failure)) => Err(DecodeError::Type(failure)),
+        (Err(error), None) => Err(DecodeError::Syntax(error.to_string())),
+        (Ok(Value::Null), None) => Err(DecodeError::Type("the body is null".to_owned())),
+        (Ok(value), None) => Ok(Decoded {
+            value,
+            problems: body.problems.into_inner(),
+        }),
+    }
+}
+
+fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough }
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, rename = "apiVersion", default)]
+    api_version: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
 }
 
 /// `apiVersion` and `kind` of a JSON or YAML body, without decoding the rest.
@@ -112,25 +160,55 @@ pub fn value(
 /// # Errors
 /// [`DecodeError::Syntax`].
 pub fn type_meta(body: &[u8]) -> Result<TypeMeta, DecodeError> {
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| DecodeError::Syntax(error.to_string()))?;
+    let is_json = body
+        .iter()
+        .find(|byte| !byte.is_ascii_whitespace())
+        .is_none_or(|&byte| byte == b'{');
+    let syntax = |error: String| DecodeError::Syntax(error);
+    if is_json {
+        let head: Head<'_> = serde_json::from_slice(body).map_err(|error| syntax(error.to_string()))?;
+        return Ok(head.into());
+    }
+    let head: YamlHead = serde_saphyr::from_slice_with_options(body, yaml_options())
+        .map_err(|error| syntax(error.to_string()))?;
     Ok(TypeMeta {
-        api_version: crate::object::text(&value, &["apiVersion"]).to_owned(),
-        kind: crate::object::text(&value, &["kind"]).to_owned(),
+        api_version: head.api_version,
+        kind: head.kind,
     })
+}
+
+/// As [`Head`], but YAML can't be borrowed from.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct YamlHead {
+    #[serde(rename = "apiVersion")]
+    api_version: String,
+    kind: String,
+}
+
+impl From<Head<'_>> for TypeMeta {
+    fn from(head: Head<'_>) -> Self {
+        TypeMeta {
+            api_version: head.api_version.unwrap_or_default().into_owned(),
+            kind: head.kind.unwrap_or_default().into_owned(),
+        }
+    }
 }
 
 /// Whether a body is in Kubernetes' protobuf envelope.
 #[must_use]
 pub fn is_protobuf(body: &[u8]) -> bool {
-    body.starts_with(b"k8s\0")
+    body.starts_with(crate::wire::MAGIC)
 }
 
-/// Decodes a protobuf body in its envelope: `apiVersion`, `kind` and the object with these two in it.
+/// Decodes a protobuf body in its envelope: `apiVersion`, `kind` and the object with these two in it. Unknown fields
+/// are skipped, as upstream does.
 ///
 /// # Errors
 /// [`DecodeError::Protobuf`] and [`DecodeError::UnknownKind`].
 pub fn protobuf(registry: &Registry, body: &[u8]) -> Result<(String, String, Value), DecodeError> {
-    let _ = (registry, body);
-    Err(DecodeError::Protobuf("not there yet".to_owned()))
+    message::enveloped(registry, body)
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,5 +36,6 @@ pub mod time;
 pub mod validation;
 
 mod object;
+mod wire;
 
 pub use registry::{Gvk, Registry, ResourceFacts, TypeId};

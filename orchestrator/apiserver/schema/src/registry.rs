@@ -99,6 +99,13 @@ impl Registry {
         self.decoded[index].get_or_init(|| Box::new(types::decode(self, id, &self.places[index])))
     }
 
+    /// All types, each decoded: for documents and tests, not for requests.
+    pub fn types(&self) -> impl Iterator<Item = &Type> {
+        (0u16..)
+            .take(self.places.len())
+            .map(|index| self.get(TypeId(index)))
+    }
+
     /// Finds a type by its name in the facts, such as `core/v1.Pod`.
     #[must_use]
     pub fn type_by_id(&self, id: &str) -> Option<TypeId> {
