@@ -46,6 +46,11 @@ pub enum FilesystemError {
     /// A name that is none of [`FsType`].
     #[error("filesystem type {0:?} is not supported; use ext4 or xfs")]
     UnknownType(String),
+    /// The kernel lets only privileged processes grow it while it is mounted.
+    #[error(
+        "{0} grows while mounted only for a process with CAP_SYS_RESOURCE; it will grow when it is next staged"
+    )]
+    NeedsCapability(FsType),
 }
 
 impl FilesystemError {
@@ -54,7 +59,7 @@ impl FilesystemError {
         match self {
             FilesystemError::Tool(error) => error.is_no_space(),
             FilesystemError::Device(error) => error.is_no_space(),
-            FilesystemError::UnknownType(_) => false,
+            FilesystemError::UnknownType(_) | FilesystemError::NeedsCapability(_) => false,
         }
     }
 }
@@ -184,19 +189,55 @@ pub fn check(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), Filesystem
     Ok(())
 }
 
+/// Bytes that the filesystem on an unmounted device spans, if it is one of ours.
+///
+/// # Errors
+/// When it can't be read.
+pub fn size_bytes(device: impl AsRef<Path>) -> Result<Option<u64>, MountError> {
+    Ok(superblock::size_bytes(&read_head(device.as_ref())?))
+}
+
+/// May this process grow the filesystem while it is mounted?
+pub fn can_grow_mounted(fs_type: FsType) -> bool {
+    match fs_type {
+        FsType::Ext4 => rustix::thread::capabilities(None).is_ok_and(|sets| {
+            sets.effective
+                .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
+        }),
+        FsType::Xfs => true,
+    }
+}
+
 /// Grows a mounted filesystem to fill its device. Nothing to grow is fine.
 ///
 /// # Errors
-/// [`ToolError`] with what the tool printed.
+/// [`ToolError`] with what the tool printed; [`FilesystemError::NeedsCapability`] before anything is tried.
 pub fn grow(
     device: impl AsRef<Path>,
     mount_point: impl AsRef<Path>,
     fs_type: FsType,
 ) -> Result<(), FilesystemError> {
+    if !can_grow_mounted(fs_type) {
+        return Err(FilesystemError::NeedsCapability(fs_type));
+    }
     match fs_type {
         FsType::Ext4 => RESIZE2FS.run(words(&["--"], &[device.as_ref().as_os_str()]))?,
         FsType::Xfs => XFS_GROWFS.run(words(&["-d", "--"], &[mount_point.as_ref().as_os_str()]))?,
     };
+    Ok(())
+}
+
+/// Grows a filesystem that is not mounted to fill its device, where that is possible: xfs grows only mounted.
+///
+/// # Errors
+/// [`ToolError`] with what the tool printed.
+pub fn grow_unmounted(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), FilesystemError> {
+    let device = device.as_ref().as_os_str();
+    if fs_type == FsType::Ext4 {
+        // resize2fs insists on a fresh check, whatever the superblock says.
+        E2FSCK.run(words(&["-f", "-p", "--"], &[device]))?;
+        RESIZE2FS.run(words(&["--"], &[device]))?;
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The primitives on the real kernel, as root: each test cleans up after itself and names what it can't run.
 
+#![cfg(test)]
+
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use moorline_mount::{
@@ -12,6 +14,7 @@ use moorline_mount::{
 };
 use support::{Scratch, cannot_run};
 
+#[cfg(test)]
 mod support;
 
 fn entry_at(path: &Path) -> Option<mountinfo::MountEntry> {
@@ -313,6 +316,10 @@ fn ext4_grows_while_mounted() {
     if cannot_run("ext4_grows_while_mounted", &["mkfs.ext4", "resize2fs", "e2fsck"]) {
         return;
     }
+    if !filesystem::can_grow_mounted(FsType::Ext4) {
+        eprintln!("skipped: ext4_grows_while_mounted: needs CAP_SYS_RESOURCE");
+        return;
+    }
     filesystem_grows_while_mounted(FsType::Ext4);
 }
 
@@ -325,6 +332,25 @@ fn xfs_grows_while_mounted() {
         return;
     }
     filesystem_grows_while_mounted(FsType::Xfs);
+}
+
+#[test]
+fn ext4_grows_unmounted() {
+    if cannot_run("ext4_grows_unmounted", &["mkfs.ext4", "resize2fs", "e2fsck"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let file = scratch.sparse_file("image", 32 << 20);
+    filesystem::make(&file, FsType::Ext4).unwrap();
+    assert_eq!(filesystem::size_bytes(&file).unwrap(), Some(32 << 20));
+    fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_len(64 << 20)
+        .unwrap();
+    filesystem::grow_unmounted(&file, FsType::Ext4).unwrap();
+    assert_eq!(filesystem::size_bytes(&file).unwrap(), Some(64 << 20));
 }
 
 #[test]

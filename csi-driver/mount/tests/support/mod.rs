@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use moorline_mount::{loop_device, mount, tool};
 
 /// Says why `test` can't run here, if it can't: not root, or no right to mount, or a tool missing.
-pub fn cannot_run(test: &str, tools: &[&str]) -> bool {
+pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
     let reason = if !rustix::process::geteuid().is_root() {
         Some("needs root".to_owned())
     } else if let Some(missing) = tools.iter().find(|name| !tool::is_installed(name)) {
@@ -22,34 +22,34 @@ pub fn cannot_run(test: &str, tools: &[&str]) -> bool {
 }
 
 /// A temporary directory; at its end everything mounted below is unmounted and its loop devices are detached.
-pub struct Scratch {
+pub(crate) struct Scratch {
     dir: tempfile::TempDir,
 }
 
 impl Scratch {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Scratch {
             dir: tempfile::tempdir().unwrap(),
         }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn directory(&self, name: &str) -> PathBuf {
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(&path).unwrap();
         path
     }
 
-    pub fn sparse_file(&self, name: &str, bytes: u64) -> PathBuf {
+    pub(crate) fn sparse_file(&self, name: &str, bytes: u64) -> PathBuf {
         let path = self.path(name);
         std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
         path
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.dir.path()
     }
 }
