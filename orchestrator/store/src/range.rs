@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{KeyValue, Revision};
+use crate::{KeyValue, Revision, StoreError};
 
 /// A read of keys in byte order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -43,6 +43,22 @@ fn end_of_prefix(prefix: &[u8]) -> Bytes {
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
     Bytes::from(end)
+}
+
+/// The revision to read at, given what was asked for and what is there.
+pub(crate) fn check_readable(
+    at: Option<Revision>,
+    compacted: Revision,
+    current: Revision,
+) -> Result<Revision, StoreError> {
+    let requested = at.unwrap_or(current);
+    if requested > current {
+        Err(StoreError::FutureRevision { requested, current })
+    } else if requested < compacted {
+        Err(StoreError::Compacted { compacted })
+    } else {
+        Ok(requested)
+    }
 }
 
 /// The answer to a [`Range`].
