@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kube::Resource;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, key_of};
 
@@ -34,7 +35,11 @@ impl<K> Change<K> {
     }
 }
 
-type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+struct Handler<K> {
+    call: Box<dyn Fn(&Change<K>) + Send + Sync>,
+    /// The handler is forgotten once this is cancelled.
+    until: Option<CancellationToken>,
+}
 
 struct Shared<K> {
     content: RwLock<Content<K>>,
@@ -127,12 +132,25 @@ impl<K: Resource> Cache<K> {
     /// block, and must not call [`Cache::observe`] or [`Cache::on_change`] of the same cache. Reading caches and
     /// adding to queues is what it is for.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        self.register(Box::new(handler), None);
+    }
+
+    /// Like [`Cache::on_change`], until `stop` is cancelled: for parts that come and go while the cache stays.
+    pub fn on_change_until(
+        &self,
+        stop: CancellationToken,
+        handler: impl Fn(&Change<K>) + Send + Sync + 'static,
+    ) {
+        self.register(Box::new(handler), Some(stop));
+    }
+
+    fn register(&self, handler: Box<dyn Fn(&Change<K>) + Send + Sync>, until: Option<CancellationToken>) {
         let mut handlers = self.shared.handlers.lock();
         let held = self.shared.content.read().list();
         for object in held {
             handler(&Change::Added(object));
         }
-        handlers.push(Box::new(handler));
+        handlers.push(Handler { call: handler, until });
     }
 
     /// Takes the answer of an own write at once, so that the next decision rests on it. Ignored if something newer is
@@ -167,11 +185,15 @@ impl<K: Resource> Cache<K> {
     }
 
     fn change(&self, alter: impl FnOnce(&mut Content<K>) -> Vec<Change<K>>) {
-        let handlers = self.shared.handlers.lock();
+        let mut handlers = self.shared.handlers.lock();
         let changes = alter(&mut self.shared.content.write());
+        if changes.is_empty() {
+            return;
+        }
+        handlers.retain(|handler| handler.until.as_ref().is_none_or(|until| !until.is_cancelled()));
         for change in &changes {
             for handler in handlers.iter() {
-                handler(change);
+                (handler.call)(change);
             }
         }
     }
@@ -225,6 +247,19 @@ mod tests {
             .collect();
         assert_eq!(*seen.lock(), expected);
         assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn a_handler_whose_part_has_ended_is_forgotten() {
+        let cache: Cache<Node> = Cache::detached();
+        let stop = CancellationToken::new();
+        let seen = Arc::new(Mutex::new(0));
+        let sink = seen.clone();
+        cache.on_change_until(stop.clone(), move |_| *sink.lock() += 1);
+        cache.observe(node("a", 1));
+        stop.cancel();
+        cache.observe(node("b", 2));
+        assert_eq!((*seen.lock(), Arc::strong_count(&seen)), (1, 1));
     }
 
     #[tokio::test]

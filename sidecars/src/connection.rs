@@ -1,0 +1,157 @@
+//! One lazily connected gRPC channel to a driver's socket, shared by all sidecars of a process.
+//!
+//! The channel dials at the first call and again after a loss; nothing exits because a driver restarts. Each new
+//! connection is counted, so that discovery can be repeated: the driver may have come back as another version.
+
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use moorline_proto::csi::controller_client::ControllerClient;
+use moorline_proto::csi::identity_client::IdentityClient;
+use moorline_proto::csi::node_client::NodeClient;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+/// Answers of `ListVolumes` and the like can be long; drivers written in Go have no limit when sending.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The authority that gRPC wants and a unix socket doesn't have.
+const AUTHORITY: &str = "http://localhost";
+
+/// A `--csi-address` that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// Neither an absolute path nor `unix://` with one.
+    #[error("driver address {0:?} is neither an absolute path nor a unix:// URL")]
+    NotUnix(String),
+}
+
+/// Parses `--csi-address`: an absolute path, or the same as `unix://` URL.
+///
+/// # Errors
+/// Final: anything else.
+pub fn parse_address(address: &str) -> Result<PathBuf, AddressError> {
+    let path = address
+        .strip_prefix("unix://")
+        .or_else(|| address.strip_prefix("unix:"))
+        .unwrap_or(address);
+    if path.starts_with('/') {
+        Ok(PathBuf::from(path))
+    } else {
+        Err(AddressError::NotUnix(address.to_string()))
+    }
+}
+
+/// The connection to one driver. Cheap to clone; clones share the channel.
+#[derive(Clone)]
+pub struct DriverConnection {
+    channel: Channel,
+    path: PathBuf,
+    established: watch::Receiver<u64>,
+}
+
+impl fmt::Debug for DriverConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverConnection")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DriverConnection {
+    /// Prepares the connection; nothing is dialled yet. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// Final: the address isn't one of a unix socket.
+    pub fn new(csi_address: &str) -> Result<Self, AddressError> {
+        let path = parse_address(csi_address)?;
+        let (count, established) = watch::channel(0_u64);
+        let dialled = path.clone();
+        let connector = tower::service_fn(move |_| {
+            let (path, count) = (dialled.clone(), count.clone());
+            async move {
+                let stream = UnixStream::connect(path).await?;
+                count.send_modify(|count| *count += 1);
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        });
+        let channel = Endpoint::from_static(AUTHORITY).connect_with_connector_lazy(connector);
+        Ok(Self {
+            channel,
+            path,
+            established,
+        })
+    }
+
+    /// The socket's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many connections have been made so far; changes when the driver was lost and found again.
+    pub fn established(&self) -> watch::Receiver<u64> {
+        self.established.clone()
+    }
+
+    pub(crate) fn identity(&self) -> IdentityClient<Channel> {
+        IdentityClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn controller(&self) -> ControllerClient<Channel> {
+        ControllerClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn node(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone())
+    }
+}
+
+/// Makes one call with its own deadline, which the driver is told, too.
+///
+/// # Errors
+/// The driver's status, or `DEADLINE_EXCEEDED` made here. An error of the transport has a source, an answer of the
+/// driver has none (see [`crate::rpc_class`]).
+pub(crate) async fn call<T, R, F>(
+    timeout: Duration,
+    message: T,
+    send: impl FnOnce(Request<T>) -> F,
+) -> Result<R, Status>
+where
+    F: Future<Output = Result<Response<R>, Status>>,
+{
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    match tokio::time::timeout(timeout, send(request)).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {timeout:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let cases = [
+            ("/run/csi/socket", Some("/run/csi/socket")),
+            ("unix:///run/csi.sock", Some("/run/csi.sock")),
+            ("unix:/run/csi.sock", Some("/run/csi.sock")),
+            ("run/csi.sock", None),
+            ("unix://run/csi.sock", None),
+            ("tcp://127.0.0.1:1", None),
+            ("", None),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(
+                parse_address(address).ok(),
+                expected.map(PathBuf::from),
+                "{address}"
+            );
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Keeps the cluster's topology segments at hand: collected again only after a node's labels or the driver's keys have
+//! changed, not for each claim.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::storage::v1::CSINode;
+use moorline_runtime::{Cache, Change};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::topology::{ClusterSegments, SelectedNode};
+
+/// Nodes as far as the topology of one driver is concerned.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeTopology {
+    driver_name: String,
+    nodes: Cache<Node>,
+    csi_nodes: Cache<CSINode>,
+    is_stale: Arc<AtomicBool>,
+    collected: Arc<Mutex<Arc<ClusterSegments>>>,
+}
+
+impl NodeTopology {
+    /// Follows both caches until `stop`.
+    pub(crate) fn new(
+        driver_name: &str,
+        nodes: Cache<Node>,
+        csi_nodes: Cache<CSINode>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let is_stale = Arc::new(AtomicBool::new(true));
+        let stale = is_stale.clone();
+        nodes.on_change_until(stop.clone(), move |change| {
+            // A node's heartbeat is an update, too.
+            let is_same = match change {
+                Change::Updated { old, new } => old.metadata.labels == new.metadata.labels,
+                Change::Added(_) | Change::Removed(_) => false,
+            };
+            if !is_same {
+                stale.store(true, Ordering::Release);
+            }
+        });
+        let (stale, driver) = (is_stale.clone(), driver_name.to_string());
+        csi_nodes.on_change_until(stop.clone(), move |change| {
+            let is_same = match change {
+                Change::Updated { old, new } => keys_of(old, &driver) == keys_of(new, &driver),
+                Change::Added(_) | Change::Removed(_) => false,
+            };
+            if !is_same {
+                stale.store(true, Ordering::Release);
+            }
+        });
+        Self {
+            driver_name: driver_name.to_string(),
+            nodes,
+            csi_nodes,
+            is_stale,
+            collected: Arc::default(),
+        }
+    }
+
+    /// Waits until both caches are filled.
+    pub(crate) async fn synced(&self) {
+        self.nodes.synced().await;
+        self.csi_nodes.synced().await;
+    }
+
+    /// All segments of the cluster.
+    pub(crate) fn segments(&self) -> Arc<ClusterSegments> {
+        let mut collected = self.collected.lock();
+        if self.is_stale.swap(false, Ordering::AcqRel) {
+            let no_labels = BTreeMap::new();
+            let nodes = self.nodes.list();
+            let csi_nodes = self.csi_nodes.list();
+            let key_sets = csi_nodes
+                .iter()
+                .filter_map(|csi_node| keys_of(csi_node, &self.driver_name));
+            let labels = nodes
+                .iter()
+                .map(|node| node.metadata.labels.as_ref().unwrap_or(&no_labels));
+            *collected = Arc::new(ClusterSegments::collect(key_sets, labels));
+        }
+        collected.clone()
+    }
+
+    /// What is known of the node that a claim's pod shall run on.
+    pub(crate) fn selected(&self, node_name: &str) -> SelectedNode {
+        let csi_node = self.csi_nodes.get(None, node_name);
+        SelectedNode {
+            name: node_name.to_string(),
+            keys: csi_node.map(|csi_node| keys_of(&csi_node, &self.driver_name).unwrap_or_default()),
+            labels: self
+                .nodes
+                .get(None, node_name)
+                .map(|node| node.metadata.labels.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// The topology keys of the driver on that node; `None` if the driver isn't registered there.
+fn keys_of(csi_node: &CSINode, driver_name: &str) -> Option<BTreeSet<String>> {
+    let driver = csi_node
+        .spec
+        .drivers
+        .iter()
+        .find(|driver| driver.name == driver_name)?;
+    Some(driver.topology_keys.iter().flatten().cloned().collect())
+}
