@@ -1,1 +1,23 @@
 //! What a vendor builds a CSI driver on.
+//!
+//! A driver implements the traits in [`traits`] that it has something to say about and hands them to
+//! [`Driver::builder`]. What it hands over is what it advertises. Everything that all drivers have in common is done
+//! here: requests are checked in the specification's terms before the driver sees them, two operations never meet on one
+//! volume, work goes on when the caller hangs up, sockets are private, and stopping waits for what is running.
+#![doc = include_str!("../EXAMPLE.md")]
+
+pub mod driver;
+pub mod endpoint;
+mod error;
+mod in_flight;
+pub mod null;
+mod operations;
+pub mod request;
+mod server;
+pub mod traits;
+pub mod volume;
+
+pub use async_trait::async_trait;
+pub use driver::{Driver, DriverInfo, GRACE_PERIOD_DEFAULT, ServeError};
+pub use endpoint::{Endpoint, EndpointError, Listener};
+pub use error::{DriverError, ErrorKind};

@@ -1,0 +1,335 @@
+//! Putting a driver together and serving it. What is given to the builder is what gets advertised.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use moorline_proto::csi::{
+    controller_server::ControllerServer, identity_server::IdentityServer, node_server::NodeServer,
+};
+use thiserror::Error;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::{
+    endpoint::{Listener, UnixSocket},
+    operations::Operations,
+    server::{ControllerService, IdentityService, NodeService},
+    traits::{
+        Attachment, Capacity, Modification, NodeExpansion, NodePublishing, NodeStaging, NodeStats, Readiness,
+        VolumeExpansion, VolumeListing, VolumeLookup, Volumes,
+    },
+};
+
+/// How long running operations may take after the driver was asked to stop.
+pub const GRACE_PERIOD_DEFAULT: Duration = Duration::from_secs(25);
+
+/// Who the driver is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverInfo {
+    /// Its name, such as `local.csi.moorline.dev`.
+    pub name: String,
+    /// Its own version.
+    pub vendor_version: String,
+    /// Whatever else is worth telling.
+    pub manifest: Vec<(String, String)>,
+}
+
+impl DriverInfo {
+    /// Name and version.
+    pub fn new(name: impl Into<String>, vendor_version: impl Into<String>) -> Self {
+        DriverInfo {
+            name: name.into(),
+            vendor_version: vendor_version.into(),
+            manifest: Vec::new(),
+        }
+    }
+}
+
+/// What the driver implements.
+#[derive(Clone, Default)]
+pub(crate) struct Groups {
+    pub(crate) readiness: Option<Arc<dyn Readiness>>,
+    pub(crate) volumes: Option<Arc<dyn Volumes>>,
+    pub(crate) capacity: Option<Arc<dyn Capacity>>,
+    pub(crate) listing: Option<Arc<dyn VolumeListing>>,
+    pub(crate) lookup: Option<Arc<dyn VolumeLookup>>,
+    pub(crate) expansion: Option<Arc<dyn VolumeExpansion>>,
+    pub(crate) modification: Option<Arc<dyn Modification>>,
+    pub(crate) attachment: Option<Arc<dyn Attachment>>,
+    pub(crate) node: Option<Arc<dyn NodePublishing>>,
+    pub(crate) staging: Option<Arc<dyn NodeStaging>>,
+    pub(crate) stats: Option<Arc<dyn NodeStats>>,
+    pub(crate) node_expansion: Option<Arc<dyn NodeExpansion>>,
+    pub(crate) has_topology: bool,
+    pub(crate) has_single_node_modes: bool,
+}
+
+/// A driver, ready to be served.
+pub struct Driver {
+    info: DriverInfo,
+    groups: Groups,
+}
+
+/// Collects the parts of a driver. Controller groups besides `volumes` need `volumes`, node groups need `node`: the
+/// builder's types see to that.
+pub struct DriverBuilder {
+    info: DriverInfo,
+    groups: Groups,
+}
+
+/// Adds controller groups; made by [`DriverBuilder::volumes`].
+pub struct ControllerGroups<'a>(&'a mut Groups);
+
+/// Adds node groups; made by [`DriverBuilder::node`].
+pub struct NodeGroups<'a>(&'a mut Groups);
+
+impl Driver {
+    /// Begins with who the driver is.
+    pub fn builder(info: DriverInfo) -> DriverBuilder {
+        DriverBuilder {
+            info,
+            groups: Groups::default(),
+        }
+    }
+}
+
+impl DriverBuilder {
+    /// Answers Probe; without it the driver is always ready.
+    #[must_use]
+    pub fn readiness(mut self, readiness: Arc<dyn Readiness>) -> Self {
+        self.groups.readiness = Some(readiness);
+        self
+    }
+
+    /// Volumes are reachable from some places only: VOLUME_ACCESSIBILITY_CONSTRAINTS.
+    #[must_use]
+    pub fn topology(mut self) -> Self {
+        self.groups.has_topology = true;
+        self
+    }
+
+    /// The driver tells one workload on a node from many: SINGLE_NODE_MULTI_WRITER of both services. Without it the
+    /// two access modes that need it are refused.
+    #[must_use]
+    pub fn single_node_modes(mut self) -> Self {
+        self.groups.has_single_node_modes = true;
+        self
+    }
+
+    /// Serves the controller service; `more` adds optional groups.
+    #[must_use]
+    pub fn volumes(mut self, volumes: Arc<dyn Volumes>, more: impl FnOnce(ControllerGroups<'_>)) -> Self {
+        self.groups.volumes = Some(volumes);
+        more(ControllerGroups(&mut self.groups));
+        self
+    }
+
+    /// Serves the node service; `more` adds optional groups.
+    #[must_use]
+    pub fn node(mut self, node: Arc<dyn NodePublishing>, more: impl FnOnce(NodeGroups<'_>)) -> Self {
+        self.groups.node = Some(node);
+        more(NodeGroups(&mut self.groups));
+        self
+    }
+
+    /// The driver.
+    pub fn build(self) -> Driver {
+        Driver {
+            info: self.info,
+            groups: self.groups,
+        }
+    }
+}
+
+macro_rules! group {
+    ($(#[$doc:meta])* $name:ident, $group:ident) => {
+        $(#[$doc])*
+        #[must_use = "groups are added to the builder that made this"]
+        pub fn $name(self, group: Arc<dyn $group>) -> Self {
+            self.0.$name = Some(group);
+            self
+        }
+    };
+}
+
+impl ControllerGroups<'_> {
+    group!(
+        /// GET_CAPACITY.
+        capacity, Capacity
+    );
+    group!(
+        /// LIST_VOLUMES.
+        listing, VolumeListing
+    );
+    group!(
+        /// GET_VOLUME.
+        lookup, VolumeLookup
+    );
+    group!(
+        /// EXPAND_VOLUME.
+        expansion, VolumeExpansion
+    );
+    group!(
+        /// MODIFY_VOLUME.
+        modification, Modification
+    );
+    group!(
+        /// PUBLISH_UNPUBLISH_VOLUME.
+        attachment, Attachment
+    );
+
+    /// That is all.
+    pub fn done(self) {}
+}
+
+impl NodeGroups<'_> {
+    group!(
+        /// STAGE_UNSTAGE_VOLUME.
+        staging, NodeStaging
+    );
+    group!(
+        /// GET_VOLUME_STATS.
+        stats, NodeStats
+    );
+    group!(
+        /// EXPAND_VOLUME.
+        node_expansion, NodeExpansion
+    );
+
+    /// That is all.
+    pub fn done(self) {}
+}
+
+/// Why a driver stopped serving.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The transport failed.
+    #[error("serve gRPC")]
+    Transport(#[from] tonic::transport::Error),
+    /// The socket was taken out of the listener before.
+    #[error("the listener has no socket any more")]
+    NoSocket,
+    /// Operations did not end in time.
+    #[error("operations were still running {} s after the stop: {}", grace.as_secs(), operations.join(", "))]
+    GraceExceeded {
+        /// The time they had.
+        grace: Duration,
+        /// Which.
+        operations: Vec<String>,
+    },
+}
+
+impl Driver {
+    /// Serves until `stop`, then takes no new work, lets the running operations finish within `grace`, and returns.
+    ///
+    /// # Errors
+    /// When the transport fails, or operations outlast the grace period; they are then named.
+    pub async fn serve(
+        self,
+        listener: Listener,
+        grace: Duration,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let operations = Operations::new(stop.clone());
+        let groups = Arc::new(self.groups);
+        let identity = IdentityService::new(self.info, Arc::clone(&groups), operations.clone());
+        let controller = groups.volumes.clone().map(|volumes| {
+            ControllerServer::new(ControllerService::new(
+                volumes,
+                Arc::clone(&groups),
+                operations.clone(),
+            ))
+        });
+        let node = groups
+            .node
+            .clone()
+            .map(|node| NodeServer::new(NodeService::new(node, Arc::clone(&groups), operations.clone())));
+        let router = Server::builder()
+            .add_service(IdentityServer::new(identity))
+            .add_optional_service(controller)
+            .add_optional_service(node);
+        let stopped = stop.clone().cancelled_owned();
+        let serving = async {
+            match listener {
+                Listener::Unix(mut socket) => {
+                    let incoming = UnixListenerStream::new(take(&mut socket)?);
+                    router.serve_with_incoming_shutdown(incoming, stopped).await?;
+                    drop(socket); // Only now: the file stays as long as somebody answers there.
+                }
+                Listener::Tcp(listener) => {
+                    router
+                        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+                        .await?;
+                }
+            }
+            operations.drained().await;
+            Ok(())
+        };
+        let too_late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            biased;
+            served = serving => served,
+            () = too_late => Err(ServeError::GraceExceeded { grace, operations: operations.describe() }),
+        }
+    }
+}
+
+fn take(socket: &mut UnixSocket) -> Result<tokio::net::UnixListener, ServeError> {
+    socket.listener.take().ok_or(ServeError::NoSocket)
+}
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let served = [
+            ("volumes", self.volumes.is_some()),
+            ("capacity", self.capacity.is_some()),
+            ("listing", self.listing.is_some()),
+            ("lookup", self.lookup.is_some()),
+            ("expansion", self.expansion.is_some()),
+            ("modification", self.modification.is_some()),
+            ("attachment", self.attachment.is_some()),
+            ("node", self.node.is_some()),
+            ("staging", self.staging.is_some()),
+            ("stats", self.stats.is_some()),
+            ("node_expansion", self.node_expansion.is_some()),
+            ("topology", self.has_topology),
+            ("single_node_modes", self.has_single_node_modes),
+        ];
+        f.debug_set()
+            .entries(served.iter().filter(|(_, on)| *on).map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("info", &self.info)
+            .field("groups", &self.groups)
+            .finish()
+    }
+}
+
+impl fmt::Debug for DriverBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverBuilder")
+            .field("info", &self.info)
+            .field("groups", &self.groups)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ControllerGroups<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for NodeGroups<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,364 @@
+//! The controller service.
+
+use std::sync::Arc;
+
+use moorline_proto::csi::{
+    self,
+    controller_server::Controller,
+    controller_service_capability::{Rpc, Type, rpc},
+    validate_volume_capabilities_response::Confirmed,
+};
+use tonic::{Request, Response, Status};
+
+use super::{check_capabilities, check_capability, served};
+use crate::{
+    DriverError, ErrorKind,
+    driver::Groups,
+    in_flight::Claim,
+    operations::Operations,
+    request::{
+        CapacityQuery, ContentSource, CreateVolume, DeleteVolume, ExpandVolume, ListPage, ModifyVolume,
+        PublishToNode, UnpublishFromNode, ValidateCapabilities, VolumeId,
+    },
+    traits::Volumes,
+    volume::{Confirmation, ListedVolume, bytes},
+};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[derive(Debug)]
+pub(crate) struct ControllerService {
+    volumes: NoDebug<dyn Volumes>,
+    groups: Arc<Groups>,
+    operations: Operations,
+}
+
+/// Drivers need not be printable.
+pub(super) struct NoDebug<T: ?Sized>(pub(super) Arc<T>);
+
+impl<T: ?Sized> std::fmt::Debug for NoDebug<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("..")
+    }
+}
+
+impl ControllerService {
+    pub(crate) fn new(volumes: Arc<dyn Volumes>, groups: Arc<Groups>, operations: Operations) -> Self {
+        ControllerService {
+            volumes: NoDebug(volumes),
+            groups,
+            operations,
+        }
+    }
+
+    fn check_create(&self, mut request: CreateVolume) -> Result<CreateVolume, DriverError> {
+        check_capabilities(&self.groups, &request.capabilities)?;
+        if let Some(source) = &request.content_source {
+            let kind = match source {
+                ContentSource::Snapshot(_) => "a snapshot",
+                ContentSource::Volume(_) => "another volume",
+            };
+            return Err(DriverError::invalid(format!(
+                "this driver can't make a volume from {kind}"
+            )));
+        }
+        if !request.mutable_parameters.is_empty() && self.groups.modification.is_none() {
+            return Err(DriverError::invalid(
+                "mutable_parameters need MODIFY_VOLUME, which this driver has not",
+            ));
+        }
+        if !self.groups.has_topology {
+            request.topology = None;
+        }
+        Ok(request)
+    }
+}
+
+fn capabilities(groups: &Groups) -> Vec<csi::ControllerServiceCapability> {
+    use rpc::Type as Rpcs;
+    let attachment = groups.attachment.as_ref();
+    let listing = groups.listing.as_ref();
+    let all = [
+        (groups.volumes.is_some(), Rpcs::CreateDeleteVolume),
+        (attachment.is_some(), Rpcs::PublishUnpublishVolume),
+        (
+            attachment.is_some_and(|group| group.can_publish_read_only()),
+            Rpcs::PublishReadonly,
+        ),
+        (listing.is_some(), Rpcs::ListVolumes),
+        (
+            listing.is_some_and(|group| group.knows_published_nodes()),
+            Rpcs::ListVolumesPublishedNodes,
+        ),
+        (groups.lookup.is_some(), Rpcs::GetVolume),
+        (groups.capacity.is_some(), Rpcs::GetCapacity),
+        (groups.expansion.is_some(), Rpcs::ExpandVolume),
+        (groups.modification.is_some(), Rpcs::ModifyVolume),
+        (groups.has_single_node_modes, Rpcs::SingleNodeMultiWriter),
+    ];
+    let advertised = all.into_iter().filter(|(is_served, _)| *is_served);
+    advertised
+        .map(|(_, rpc)| csi::ControllerServiceCapability {
+            r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
+        })
+        .collect()
+}
+
+fn confirmation(answer: Confirmation) -> csi::ValidateVolumeCapabilitiesResponse {
+    match answer {
+        Confirmation::Refused(message) => csi::ValidateVolumeCapabilitiesResponse {
+            confirmed: None,
+            message,
+        },
+        Confirmation::Confirmed {
+            capabilities,
+            volume_context,
+            parameters,
+            mutable_parameters,
+        } => csi::ValidateVolumeCapabilitiesResponse {
+            confirmed: Some(Confirmed {
+                volume_context: volume_context.into_iter().collect(),
+                volume_capabilities: capabilities.into_iter().map(Into::into).collect(),
+                parameters: parameters.into_iter().collect(),
+                mutable_parameters: mutable_parameters.into_iter().collect(),
+            }),
+            message: String::new(),
+        },
+    }
+}
+
+fn list_entry(listed: ListedVolume) -> Result<csi::list_volumes_response::Entry, DriverError> {
+    Ok(csi::list_volumes_response::Entry {
+        volume: Some(listed.volume.try_into()?),
+        status: Some(csi::list_volumes_response::VolumeStatus {
+            published_node_ids: listed.published_node_ids,
+            volume_condition: listed.condition.map(Into::into),
+        }),
+    })
+}
+
+#[tonic::async_trait]
+impl Controller for ControllerService {
+    async fn create_volume(
+        &self,
+        request: Request<csi::CreateVolumeRequest>,
+    ) -> Answer<csi::CreateVolumeResponse> {
+        let request =
+            CreateVolume::try_from(request.into_inner()).and_then(|request| self.check_create(request))?;
+        let volumes = Arc::clone(&self.volumes.0);
+        let claim = Claim::Name(request.name.clone());
+        let work = async move {
+            let volume = volumes.create_volume(request).await?.try_into()?;
+            Ok(csi::CreateVolumeResponse { volume: Some(volume) })
+        };
+        self.operations.change("CreateVolume", claim, work).await
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<csi::DeleteVolumeRequest>,
+    ) -> Answer<csi::DeleteVolumeResponse> {
+        let request = DeleteVolume::try_from(request.into_inner())?;
+        let volumes = Arc::clone(&self.volumes.0);
+        let claim = Claim::Volume(request.volume_id.to_string());
+        let work = async move {
+            volumes.delete_volume(request).await?;
+            Ok(csi::DeleteVolumeResponse {})
+        };
+        self.operations.change("DeleteVolume", claim, work).await
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        request: Request<csi::ValidateVolumeCapabilitiesRequest>,
+    ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
+        let request = ValidateCapabilities::try_from(request.into_inner())?;
+        let volume_id = request.volume_id.clone();
+        let work = async {
+            let refused = check_capabilities(&self.groups, &request.capabilities).err();
+            // The volume is looked for first: an unknown one is NOT_FOUND whatever was asked about it.
+            let answer = self.volumes.0.validate_capabilities(request).await?;
+            let refused = refused.map(|error| Confirmation::Refused(error.full_message()));
+            Ok(confirmation(refused.unwrap_or(answer)))
+        };
+        self.operations
+            .look("ValidateVolumeCapabilities", volume_id.as_str(), work)
+            .await
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<csi::ListVolumesRequest>,
+    ) -> Answer<csi::ListVolumesResponse> {
+        let listing = served(self.groups.listing.as_ref(), "ListVolumes")?;
+        let page = ListPage::try_from(request.into_inner())?;
+        let work = async {
+            let page = listing.list_volumes(page).await?;
+            Ok(csi::ListVolumesResponse {
+                entries: page
+                    .entries
+                    .into_iter()
+                    .map(list_entry)
+                    .collect::<Result<_, _>>()?,
+                next_token: page.next_token.unwrap_or_default(),
+            })
+        };
+        self.operations.look("ListVolumes", "", work).await
+    }
+
+    async fn controller_get_volume(
+        &self,
+        request: Request<csi::ControllerGetVolumeRequest>,
+    ) -> Answer<csi::ControllerGetVolumeResponse> {
+        let lookup = served(self.groups.lookup.as_ref(), "ControllerGetVolume")?;
+        let volume_id = VolumeId::parse(request.into_inner().volume_id)?;
+        let work = async {
+            let listed = lookup.get_volume(volume_id.clone()).await?;
+            Ok(csi::ControllerGetVolumeResponse {
+                volume: Some(listed.volume.try_into()?),
+                status: Some(csi::controller_get_volume_response::VolumeStatus {
+                    published_node_ids: listed.published_node_ids,
+                    volume_condition: listed.condition.map(Into::into),
+                }),
+            })
+        };
+        self.operations
+            .look("ControllerGetVolume", volume_id.as_str(), work)
+            .await
+    }
+
+    async fn get_capacity(
+        &self,
+        request: Request<csi::GetCapacityRequest>,
+    ) -> Answer<csi::GetCapacityResponse> {
+        let capacity = served(self.groups.capacity.as_ref(), "GetCapacity")?;
+        let query = CapacityQuery::try_from(request.into_inner())?;
+        let work = async {
+            let answer = capacity.available_capacity(query).await?;
+            Ok(csi::GetCapacityResponse {
+                available_capacity: bytes(answer.available_bytes)?,
+                maximum_volume_size: answer.maximum_volume_bytes.map(bytes).transpose()?,
+                minimum_volume_size: answer.minimum_volume_bytes.map(bytes).transpose()?,
+            })
+        };
+        self.operations.look("GetCapacity", "", work).await
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _request: Request<csi::ControllerGetCapabilitiesRequest>,
+    ) -> Answer<csi::ControllerGetCapabilitiesResponse> {
+        Ok(Response::new(csi::ControllerGetCapabilitiesResponse {
+            capabilities: capabilities(&self.groups),
+        }))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<csi::ControllerExpandVolumeRequest>,
+    ) -> Answer<csi::ControllerExpandVolumeResponse> {
+        let expansion = served(self.groups.expansion.as_ref(), "ControllerExpandVolume")?;
+        let request = ExpandVolume::try_from(request.into_inner())?;
+        check_capabilities(&self.groups, request.capability.as_slice())?;
+        let claim = Claim::Volume(request.volume_id.to_string());
+        let work = async move {
+            let expanded = expansion.expand_volume(request).await?;
+            Ok(csi::ControllerExpandVolumeResponse {
+                capacity_bytes: bytes(expanded.capacity_bytes)?,
+                node_expansion_required: expanded.is_node_expansion_required,
+            })
+        };
+        self.operations
+            .change("ControllerExpandVolume", claim, work)
+            .await
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        request: Request<csi::ControllerModifyVolumeRequest>,
+    ) -> Answer<csi::ControllerModifyVolumeResponse> {
+        let modification = served(self.groups.modification.as_ref(), "ControllerModifyVolume")?;
+        let request = ModifyVolume::try_from(request.into_inner())?;
+        let claim = Claim::Volume(request.volume_id.to_string());
+        let work = async move {
+            modification.modify_volume(request).await?;
+            Ok(csi::ControllerModifyVolumeResponse {})
+        };
+        self.operations
+            .change("ControllerModifyVolume", claim, work)
+            .await
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        request: Request<csi::ControllerPublishVolumeRequest>,
+    ) -> Answer<csi::ControllerPublishVolumeResponse> {
+        let attachment = served(self.groups.attachment.as_ref(), "ControllerPublishVolume")?;
+        let request = PublishToNode::try_from(request.into_inner())?;
+        check_capability(&self.groups, &request.capability)?;
+        if request.is_read_only && !attachment.can_publish_read_only() {
+            return Err(
+                DriverError::invalid("readonly needs PUBLISH_READONLY, which this driver has not").into(),
+            );
+        }
+        let claim = Claim::Volume(request.volume_id.to_string());
+        let work = async move {
+            let context = attachment.publish_to_node(request).await?;
+            Ok(csi::ControllerPublishVolumeResponse {
+                publish_context: context.into_iter().collect(),
+            })
+        };
+        self.operations
+            .change("ControllerPublishVolume", claim, work)
+            .await
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        request: Request<csi::ControllerUnpublishVolumeRequest>,
+    ) -> Answer<csi::ControllerUnpublishVolumeResponse> {
+        let attachment = served(self.groups.attachment.as_ref(), "ControllerUnpublishVolume")?;
+        let request = UnpublishFromNode::try_from(request.into_inner())?;
+        let claim = Claim::Volume(request.volume_id.to_string());
+        let work = async move {
+            attachment.unpublish_from_node(request).await?;
+            Ok(csi::ControllerUnpublishVolumeResponse {})
+        };
+        self.operations
+            .change("ControllerUnpublishVolume", claim, work)
+            .await
+    }
+
+    async fn create_snapshot(
+        &self,
+        _: Request<csi::CreateSnapshotRequest>,
+    ) -> Answer<csi::CreateSnapshotResponse> {
+        Err(not_served("CreateSnapshot"))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        _: Request<csi::DeleteSnapshotRequest>,
+    ) -> Answer<csi::DeleteSnapshotResponse> {
+        Err(not_served("DeleteSnapshot"))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<csi::ListSnapshotsRequest>,
+    ) -> Answer<csi::ListSnapshotsResponse> {
+        Err(not_served("ListSnapshots"))
+    }
+
+    async fn get_snapshot(&self, _: Request<csi::GetSnapshotRequest>) -> Answer<csi::GetSnapshotResponse> {
+        Err(not_served("GetSnapshot"))
+    }
+}
+
+fn not_served(method: &str) -> Status {
+    DriverError::new(
+        ErrorKind::Unimplemented,
+        format!("this driver does not serve {method}"),
+    )
+    .into()
+}
