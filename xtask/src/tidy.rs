@@ -59,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "moorline-kubelet",
             "moorline-model",
             "moorline-mount",
+            "moorline-proto",
             "moorline-runtime",
             "moorline-scheduler",
             "moorline-sidecars",

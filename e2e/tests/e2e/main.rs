@@ -1,0 +1,14 @@
+//! The end-to-end tests: each starts a cluster of its own from the binary that users run, drives it with stock kubectl
+//! or kube-rs, and asserts at the end that the machine holds nothing of it any more.
+
+mod access;
+mod api;
+mod command_line;
+mod crash;
+mod demo;
+mod failures;
+mod manifests;
+mod many;
+mod readme;
+mod story;
+mod volumes;

@@ -1,0 +1,72 @@
+//! Every command of the README is run by a test; this one fails when the README shows one that is not.
+
+use std::path::Path;
+
+/// Commands that the README shows, each with the test that runs it.
+const TESTED: &[(&str, &str)] = &[
+    (
+        "cargo run --release -- demo",
+        "demo::the_demo_shows_every_step_and_leaves_nothing",
+    ),
+    ("cargo xtask test", "this very run"),
+    ("cargo xtask check", "CI"),
+    (
+        "moorline up --host-image",
+        "failures::pods_keep_running_over_a_restart_of_the_node_and_a_pod_deleted_meanwhile_goes",
+    ),
+    (
+        "kubectl apply -f examples/quickstart",
+        "story::a_claim_becomes_a_filesystem_in_a_pod_and_is_gone_after_deletion_with_kubectl",
+    ),
+    (
+        "kubectl get pods,pvc,pv",
+        "crash::killed_at_random_moments_of_the_story_each_start_goes_on_to_the_same_end",
+    ),
+    (
+        "kubectl logs writer",
+        "story::a_claim_becomes_a_filesystem_in_a_pod_and_is_gone_after_deletion_with_kubectl",
+    ),
+    (
+        "moorline down --purge",
+        "command_line::down_refuses_to_purge_what_is_no_state_directory",
+    ),
+    ("cargo xtask bench volumes --count 1000", "docs/benchmarks.md"),
+    ("cargo xtask bench start", "docs/benchmarks.md"),
+];
+
+fn readme_commands() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join("README.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            inside = line == "```sh";
+        } else if inside {
+            let command = line.split(" #").next().unwrap_or_default().trim();
+            if !command.is_empty() {
+                commands.push(command.to_owned());
+            }
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_command_of_the_readme_is_run_by_a_test() {
+    let commands = readme_commands();
+    assert!(!commands.is_empty(), "the README shows no command");
+    for command in &commands {
+        let set_up = ["git clone", "cd ", "export KUBECONFIG", "sudo "]
+            .iter()
+            .any(|start| command.starts_with(start));
+        let tested = TESTED.iter().any(|(known, _)| command.contains(known));
+        assert!(
+            set_up || tested,
+            "no test runs {command:?}: add one and name it here"
+        );
+    }
+}
