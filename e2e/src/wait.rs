@@ -10,10 +10,6 @@ use std::{
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Looks again and again until `look` gives `Ok`, and panics with its last answer after `limit`.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a deadline against the real clock, between looks at another process"
-)]
 pub fn until<T, E: Debug>(what: &str, limit: Duration, mut look: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + limit;
     loop {
@@ -28,10 +24,6 @@ pub fn until<T, E: Debug>(what: &str, limit: Duration, mut look: impl FnMut() ->
 }
 
 /// The same for a look that is asynchronous.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a deadline against the real clock, between looks at another process"
-)]
 pub async fn until_async<T, E: Debug, F>(what: &str, limit: Duration, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, E>>,

@@ -17,11 +17,6 @@ fn quantile(samples: &mut [f64], quantile: f64) -> f64 {
     let last = samples.len().saturating_sub(1);
     let at = (last as f64 * quantile).round();
     // Between 0 and the number of samples, both small.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "0 <= at <= last"
-    )]
     samples.get(at as usize).copied().unwrap_or(f64::NAN)
 }
 
@@ -31,7 +26,6 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// Bytes as MiB, one digit behind the point.
-#[expect(clippy::cast_precision_loss, reason = "memory sizes are far below 2^52")]
 fn mib(bytes: u64) -> f64 {
     (bytes as f64 / 1024.0 / 1024.0 * 10.0).round() / 10.0
 }

@@ -32,7 +32,6 @@ pub struct Options {
 ///
 /// # Errors
 /// When a cluster does not start, or a pod does not run.
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
 pub async fn run(options: &Options) -> anyhow::Result<Figures> {
     let args = ["--driver-backend", &options.backend, "--host-image"];
     let mut starts = Vec::new();
@@ -80,7 +79,6 @@ pub async fn run(options: &Options) -> anyhow::Result<Figures> {
 }
 
 /// Milliseconds from the creation of claim and pod until the container is seen running, one pod after the other.
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
 async fn pods(cluster: &TestCluster, runs: usize) -> anyhow::Result<Vec<f64>> {
     let client = cluster.client().await;
     let class: StorageClass = serde_json::from_value(json!({

@@ -42,7 +42,6 @@ type Times = Arc<Mutex<HashMap<String, (Instant, Option<Instant>)>>>;
 ///
 /// # Errors
 /// When the cluster refuses a claim, or not all are Bound in time.
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
 pub async fn run(options: &Options) -> anyhow::Result<Figures> {
     let cluster = TestCluster::start(&["--driver-backend", &options.backend]);
     let client = cluster.client().await;
@@ -73,8 +72,6 @@ pub async fn run(options: &Options) -> anyhow::Result<Figures> {
     cluster.finish();
     Ok(figures)
 }
-
-#[expect(clippy::cast_precision_loss, reason = "counts are small")]
 fn figures(
     options: &Options,
     took: f64,
@@ -148,8 +145,6 @@ fn claim(name: &str) -> anyhow::Result<PersistentVolumeClaim> {
     });
     Ok(serde_json::from_value(claim)?)
 }
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
 async fn create_claims(cluster: &TestCluster, options: &Options, times: &Times) -> anyhow::Result<()> {
     let next = AtomicUsize::new(0);
     let next = &next;
@@ -174,8 +169,6 @@ async fn create_claims(cluster: &TestCluster, options: &Options, times: &Times) 
     try_join_all(workers).await?;
     Ok(())
 }
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
 async fn watch_bound(client: Client, count: usize, times: &Times) -> anyhow::Result<()> {
     let api: Api<PersistentVolumeClaim> = Api::default_namespaced(client);
     let mut claims = watcher(api, watcher::Config::default()).applied_objects().boxed();

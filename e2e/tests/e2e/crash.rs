@@ -18,10 +18,6 @@ fn tell(kubectl: &kubectl::Kubectl, manifests: &str) {
 }
 
 #[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the moment of the kill is the subject of the test"
-)]
 fn killed_at_random_moments_of_the_story_each_start_goes_on_to_the_same_end() {
     require_node!();
     require_kubectl!();

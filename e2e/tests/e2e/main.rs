@@ -10,5 +10,6 @@ mod failures;
 mod manifests;
 mod many;
 mod readme;
+mod sanity;
 mod story;
 mod volumes;
