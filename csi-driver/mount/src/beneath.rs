@@ -13,12 +13,12 @@ use std::{
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags},
     io::Errno,
-    mount::{MoveMountFlags, UnmountFlags},
+    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags},
 };
 
 use crate::{
     MountError,
-    mount::{DetachedMount, has_nul},
+    mount::{BindOptions, DetachedMount, clone_tree_at, has_nul},
 };
 
 /// A directory below which paths are resolved without symlinks.
@@ -201,6 +201,20 @@ impl Target {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(&mount.tree, OsStr::new(""), &self.parent, &self.name, flags)
             .map_err(|errno| MountError::call("attach a mount at", &self.path, errno))
+    }
+
+    /// A detached copy of what is mounted here, or of the directory if nothing is.
+    ///
+    /// # Errors
+    /// When nothing is here, or it is a symlink.
+    pub fn clone_tree(&self, options: BindOptions) -> Result<DetachedMount, MountError> {
+        clone_tree_at(
+            &self.parent,
+            &self.name,
+            &self.path,
+            OpenTreeFlags::AT_SYMLINK_NOFOLLOW,
+            options,
+        )
     }
 
     /// Takes away all mounts that are stacked here; returns how many there were.

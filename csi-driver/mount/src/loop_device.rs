@@ -72,6 +72,15 @@ impl LoopDevice {
         Ok((rustix::fs::major(seen.rdev()), rustix::fs::minor(seen.rdev())))
     }
 
+    /// Does it refuse writes?
+    ///
+    /// # Errors
+    /// When it has been detached meanwhile.
+    pub fn is_read_only(&self) -> Result<bool, MountError> {
+        let info = ioctl::status(&self.file).map_err(|source| self.error("read the status of", source))?;
+        Ok(info.lo_flags & ioctl::FLAG_READ_ONLY != 0)
+    }
+
     /// From now on the kernel detaches the device when its last user closes it.
     ///
     /// # Errors

@@ -6,7 +6,10 @@
 
 use std::{
     ffi::{CString, OsStr},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -244,15 +247,26 @@ pub fn bind_with(
 /// When `source` is missing or the caller may not mount.
 pub fn clone_tree(source: impl AsRef<Path>, options: BindOptions) -> Result<DetachedMount, MountError> {
     let source = source.as_ref();
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    clone_tree_at(&CWD, source.as_os_str(), source, OpenTreeFlags::empty(), options)
+}
+
+/// As [`clone_tree`], for `name` in an opened directory; `path` is for the error's text.
+pub(crate) fn clone_tree_at(
+    directory: &impl AsFd,
+    name: &OsStr,
+    path: &Path,
+    how: OpenTreeFlags,
+    options: BindOptions,
+) -> Result<DetachedMount, MountError> {
+    let mut flags = how | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if options.recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = rustix::mount::open_tree(CWD, source, flags)
-        .map_err(|errno| MountError::call("clone the mount of", source, errno))?;
+    let tree = rustix::mount::open_tree(directory, name, flags)
+        .map_err(|errno| MountError::call("clone the mount of", path, errno))?;
     if options.attributes != Attributes::NONE {
         set_attributes_of(&tree, options.attributes, options.recursive)
-            .map_err(|errno| MountError::call("set attributes on a bind of", source, errno))?;
+            .map_err(|errno| MountError::call("set attributes on a bind of", path, errno))?;
     }
     Ok(DetachedMount { tree })
 }

@@ -13,7 +13,7 @@ const LOOP_SET_CAPACITY: c_ulong = 0x4C07;
 const LOOP_CONFIGURE: c_ulong = 0x4C0A;
 const LOOP_CTL_GET_FREE: c_ulong = 0x4C82;
 
-const FLAG_READ_ONLY: u32 = 1;
+pub(super) const FLAG_READ_ONLY: u32 = 1;
 pub(super) const FLAG_AUTOCLEAR: u32 = 4;
 const FLAG_DIRECT_IO: u32 = 16;
 const NAME_BYTES_MAX: usize = 64;
