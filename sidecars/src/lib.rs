@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod all;
 mod api;
+pub mod attacher;
 mod capability;
 mod connection;
 pub mod discovery;
@@ -15,6 +17,7 @@ mod finalizers;
 pub mod livenessprobe;
 pub mod node_driver_registrar;
 pub mod provisioner;
+pub mod resizer;
 pub mod rpc_class;
 mod secrets;
 
