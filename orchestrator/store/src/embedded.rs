@@ -342,5 +342,4 @@ fn wrong_answer(answer: &Answer) -> StoreError {
 }
 
 #[cfg(test)]
-#[path = "embedded/tests.rs"]
 mod tests;

@@ -276,5 +276,4 @@ fn size_of(events: &[Event]) -> usize {
 }
 
 #[cfg(test)]
-#[path = "hub/tests.rs"]
 mod tests;

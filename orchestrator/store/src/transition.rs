@@ -134,5 +134,4 @@ fn event(
 }
 
 #[cfg(test)]
-#[path = "transition/tests.rs"]
 mod tests;
