@@ -1,10 +1,60 @@
 //! What the server fills in where the client said nothing.
+//!
+//! Only what upstream's types default by themselves. What upstream's admission adds (a pod's service account and
+//! priority, a claim's class, protection finalizers) is the API server's.
 
-use serde_json::Value;
+mod cluster;
+mod containers;
+mod pods;
+mod services;
+mod storage;
+
+use serde_json::{Map, Value};
 
 use crate::registry::{Gvk, Registry};
 
-/// Fills in upstream's defaults for an object of a kind.
-pub fn apply(registry: &Registry, gvk: Gvk<'_>, object: &mut Value) {
-    let _ = (registry, gvk, object);
+/// Fills in upstream's defaults for an object of a kind. Applying it again changes nothing.
+pub fn apply(_registry: &Registry, gvk: Gvk<'_>, object: &mut Value) {
+    let Value::Object(object) = object else { return };
+    match (gvk.group, gvk.kind) {
+        ("", "Pod") => pods::pod(object),
+        ("", "PersistentVolume") => storage::pv(object),
+        ("", "PersistentVolumeClaim") => storage::claim(object),
+        ("storage.k8s.io", "StorageClass") => storage::class(object),
+        ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object),
+        ("", "Secret") => cluster::secret(object),
+        ("", "Namespace") => cluster::namespace(object),
+        ("", "Node") => cluster::node(object),
+        ("", "Service") => services::service(object),
+        ("", "Endpoints") => services::endpoints(object),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => cluster::role_binding(object),
+        ("authentication.k8s.io", "TokenRequest") => cluster::token_request(object),
+        _ => {}
+    }
 }
+
+/// The object in a field, made if it isn't there; nothing if the field holds something else.
+fn child<'o>(object: &'o mut Map<String, Value>, name: &str) -> Option<&'o mut Map<String, Value>> {
+    let value = object.entry(name).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut()
+}
+
+/// The object in a field, if it is there.
+fn existing<'o>(object: &'o mut Map<String, Value>, name: &str) -> Option<&'o mut Map<String, Value>> {
+    object.get_mut(name)?.as_object_mut()
+}
+
+/// The objects in a list.
+fn elements<'o>(
+    object: &'o mut Map<String, Value>,
+    name: &str,
+) -> impl Iterator<Item = &'o mut Map<String, Value>> + use<'o> {
+    let list = object.get_mut(name).and_then(Value::as_array_mut);
+    list.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+#[cfg(test)]
+mod tests;

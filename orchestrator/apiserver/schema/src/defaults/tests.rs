@@ -1,0 +1,247 @@
+//! What is filled in, kind by kind.
+
+use serde_json::json;
+
+use super::*;
+
+fn defaulted(api_version: &str, kind: &str, mut object: Value) -> Value {
+    let gvk = Gvk::new(api_version, kind);
+    apply(Registry::builtin(), gvk, &mut object);
+    let once = object.clone();
+    apply(Registry::builtin(), gvk, &mut object);
+    assert_eq!(
+        object, once,
+        "{kind}: applying the defaults again changes something"
+    );
+    object
+}
+
+#[test]
+fn a_pod_gets_its_defaults() {
+    let pod = json!({"spec": {
+        "serviceAccountName": "robot",
+        "containers": [{
+            "name": "c", "image": "registry:5000/busybox",
+            "ports": [{"containerPort": 80}],
+            "env": [{"name": "E", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}},
+            "livenessProbe": {"httpGet": {"port": 80}},
+            "readinessProbe": {"grpc": {"port": 1}, "periodSeconds": 3},
+            "lifecycle": {"preStop": {"httpGet": {"port": 80, "path": "/stop"}}},
+        }],
+        "initContainers": [{"name": "i", "image": "busybox:1.36", "imagePullPolicy": "Never"}],
+        "volumes": [
+            {"name": "nothing"},
+            {"name": "s", "secret": {"secretName": "s"}},
+            {"name": "h", "hostPath": {"path": "/x"}},
+            {"name": "p", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token"}},
+                {"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+            ]}},
+            {"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+        ],
+    }});
+    let expected = json!({"spec": {
+        "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
+        "terminationGracePeriodSeconds": 30, "enableServiceLinks": true, "securityContext": {},
+        "serviceAccountName": "robot", "serviceAccount": "robot",
+        "containers": [{
+            "name": "c", "image": "registry:5000/busybox", "imagePullPolicy": "Always",
+            "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+            "ports": [{"containerPort": 80, "protocol": "TCP"}],
+            "env": [{"name": "E", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}],
+            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}},
+            "livenessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
+            "readinessProbe": {"grpc": {"port": 1, "service": ""}, "timeoutSeconds": 1, "periodSeconds": 3, "successThreshold": 1, "failureThreshold": 3},
+            "lifecycle": {"preStop": {"httpGet": {"port": 80, "path": "/stop", "scheme": "HTTP"}}},
+        }],
+        "initContainers": [{"name": "i", "image": "busybox:1.36", "imagePullPolicy": "Never", "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}],
+        "volumes": [
+            {"name": "nothing", "emptyDir": {}},
+            {"name": "s", "secret": {"secretName": "s", "defaultMode": 420}},
+            {"name": "h", "hostPath": {"path": "/x", "type": ""}},
+            {"name": "p", "projected": {"defaultMode": 420, "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+                {"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.name", "apiVersion": "v1"}}]}},
+            ]}},
+            {"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": {"volumeMode": "Filesystem"}}}},
+        ],
+    }});
+    assert_eq!(defaulted("v1", "Pod", pod), expected);
+}
+
+#[test]
+fn what_a_pod_says_itself_stays() {
+    let spec = json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "enableServiceLinks": false, "hostNetwork": true,
+        "containers": [{"name": "c", "image": "a@sha256:00", "ports": [{"containerPort": 80}, {"containerPort": 81, "hostPort": 82}]}]});
+    let pod = defaulted("v1", "Pod", json!({"spec": spec}));
+    assert_eq!(pod["spec"]["restartPolicy"], "Never");
+    assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 0);
+    assert_eq!(pod["spec"]["enableServiceLinks"], false);
+    assert_eq!(pod["spec"]["containers"][0]["ports"][0]["hostPort"], 80);
+    assert_eq!(pod["spec"]["containers"][0]["ports"][1]["hostPort"], 82);
+}
+
+#[test]
+fn pull_policy_follows_the_tag() {
+    let cases = [
+        ("a", "Always"),
+        ("a:latest", "Always"),
+        ("a:1", "IfNotPresent"),
+        ("host:5000/a", "Always"),
+        ("host:5000/a:1", "IfNotPresent"),
+        ("a@sha256:00", "IfNotPresent"),
+        ("a:latest@sha256:00", "Always"),
+        ("", "Always"),
+    ];
+    for (image, policy) in cases {
+        assert_eq!(containers::pull_policy(image), policy, "{image}");
+    }
+}
+
+#[test]
+fn storage_kinds_get_their_defaults() {
+    let pv = defaulted(
+        "v1",
+        "PersistentVolume",
+        json!({"spec": {"hostPath": {"path": "/x"}}}),
+    );
+    let expected = json!({"spec": {"hostPath": {"path": "/x", "type": ""}, "persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"}, "status": {"phase": "Pending"}});
+    assert_eq!(pv, expected);
+    let claim = defaulted(
+        "v1",
+        "PersistentVolumeClaim",
+        json!({"spec": {"volumeMode": "Block"}}),
+    );
+    assert_eq!(
+        claim,
+        json!({"spec": {"volumeMode": "Block"}, "status": {"phase": "Pending"}})
+    );
+    let class = defaulted(
+        "storage.k8s.io/v1",
+        "StorageClass",
+        json!({"provisioner": "d", "reclaimPolicy": "Retain"}),
+    );
+    assert_eq!(
+        class,
+        json!({"provisioner": "d", "reclaimPolicy": "Retain", "volumeBindingMode": "Immediate"})
+    );
+    let driver = defaulted(
+        "storage.k8s.io/v1",
+        "CSIDriver",
+        json!({"spec": {"attachRequired": false}}),
+    );
+    let expected = json!({"spec": {
+        "attachRequired": false, "podInfoOnMount": false, "storageCapacity": false, "fsGroupPolicy": "ReadWriteOnceWithFSType",
+        "volumeLifecycleModes": ["Persistent"], "requiresRepublish": false, "seLinuxMount": false,
+    }});
+    assert_eq!(driver, expected);
+}
+
+#[test]
+fn a_claims_data_source_has_two_names() {
+    let snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
+    let other = json!({"apiGroup": "example.com", "kind": "Backup", "name": "b"});
+    let far = json!({"kind": "PersistentVolumeClaim", "name": "c", "namespace": "n"});
+    let cases = [
+        (
+            "old to new",
+            json!({"dataSource": snapshot}),
+            json!({"dataSource": snapshot, "dataSourceRef": snapshot}),
+        ),
+        (
+            "new to old",
+            json!({"dataSourceRef": other}),
+            json!({"dataSource": other, "dataSourceRef": other}),
+        ),
+        (
+            "unknown old one is dropped",
+            json!({"dataSource": other}),
+            json!({}),
+        ),
+        (
+            "other namespace has no old form",
+            json!({"dataSourceRef": far}),
+            json!({"dataSourceRef": far}),
+        ),
+        (
+            "both stay",
+            json!({"dataSource": snapshot, "dataSourceRef": other}),
+            json!({"dataSource": snapshot, "dataSourceRef": other}),
+        ),
+    ];
+    for (name, spec, mut expected) in cases {
+        expected["volumeMode"] = json!("Filesystem");
+        assert_eq!(
+            defaulted("v1", "PersistentVolumeClaim", json!({"spec": spec}))["spec"],
+            expected,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_other_kinds_get_their_defaults() {
+    let cases = [
+        (
+            "v1",
+            "Secret",
+            json!({"stringData": {"a": "x"}, "data": {"a": "AA==", "b": "AA=="}}),
+            json!({"type": "Opaque", "data": {"a": "eA==", "b": "AA=="}}),
+        ),
+        (
+            "v1",
+            "Namespace",
+            json!({"metadata": {"name": "n", "labels": {"kubernetes.io/metadata.name": "other"}}}),
+            json!({"metadata": {"name": "n", "labels": {"kubernetes.io/metadata.name": "n"}}, "status": {"phase": "Active"}}),
+        ),
+        (
+            "v1",
+            "Node",
+            json!({"status": {"capacity": {"cpu": "2"}}}),
+            json!({"status": {"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}}),
+        ),
+        (
+            "v1",
+            "Service",
+            json!({"spec": {"ports": [{"port": 80}, {"port": 53, "protocol": "UDP", "targetPort": "dns"}]}}),
+            json!({"spec": {"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+                "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}, {"port": 53, "protocol": "UDP", "targetPort": "dns"}]}}),
+        ),
+        (
+            "v1",
+            "Service",
+            json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP"}}),
+            json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10800}},
+                "externalTrafficPolicy": "Cluster", "internalTrafficPolicy": "Cluster", "allocateLoadBalancerNodePorts": true}}),
+        ),
+        (
+            "v1",
+            "Endpoints",
+            json!({"subsets": [{"ports": [{"port": 1}]}]}),
+            json!({"subsets": [{"ports": [{"port": 1, "protocol": "TCP"}]}]}),
+        ),
+        (
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "a"}]}),
+            json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "a"}]}),
+        ),
+        (
+            "authentication.k8s.io/v1",
+            "TokenRequest",
+            json!({}),
+            json!({"spec": {"expirationSeconds": 3600}}),
+        ),
+        (
+            "coordination.k8s.io/v1",
+            "Lease",
+            json!({"spec": {}}),
+            json!({"spec": {}}),
+        ),
+    ];
+    for (api_version, kind, object, expected) in cases {
+        assert_eq!(defaulted(api_version, kind, object), expected, "{kind}");
+    }
+}
