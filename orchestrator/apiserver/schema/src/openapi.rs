@@ -1,27 +1,251 @@
 //! OpenAPI v3 documents, one for each group version, built when asked for.
+//!
+//! Made for what clients read: kubectl looks for `fieldValidation` and `dryRun` among the parameters of a kind's patch
+//! operation; `explain` and typed merges read the schemas with their markers.
 
-use serde_json::{Value, json};
+mod operations;
+mod schemas;
 
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::object::api_version;
 use crate::registry::Registry;
 
-/// The answer to `GET /openapi/v3`: one path for each group version, with its hash.
+/// Where a group version's resources stand, without the leading slash: `api/v1`, `apis/storage.k8s.io/v1`.
 #[must_use]
-pub fn v3_index(registry: &Registry) -> Value {
-    let _ = registry;
-    json!({ "paths": {} })
+pub fn v3_path(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
-/// The hash of a group version's document; changes whenever the document does. Cheap: builds no document.
+/// The answer to `GET /openapi/v3`: one path for each group version, with its hash. Builds every document to get its
+/// hash: cache it.
+#[must_use]
+pub fn v3_index(registry: &Registry) -> Value {
+    let entries = registry.served_group_versions().map(|(group, version)| {
+        let path = v3_path(group, version);
+        let hash = v3_hash(registry, group, version);
+        (
+            path.clone(),
+            json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }),
+        )
+    });
+    let paths: Map<String, Value> = entries.collect();
+    json!({ "paths": paths })
+}
+
+/// The hash of a group version's document; changes whenever the document does. Builds the document: cache it.
 #[must_use]
 pub fn v3_hash(registry: &Registry, group: &str, version: &str) -> String {
-    let _ = (registry, group, version);
-    String::new()
+    let document = v3_document(registry, group, version);
+    hash(document.as_ref().unwrap_or(&Value::Null))
+}
+
+/// The hash of a document.
+#[must_use]
+pub fn hash(document: &Value) -> String {
+    let mut hasher = Hasher(Sha256::new());
+    // Writing into a hasher can't fail, and all keys are texts.
+    serde_json::to_writer(&mut hasher, document).ok();
+    hex::encode_upper(hasher.0.finalize())
+}
+
+struct Hasher(Sha256);
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The answer to `GET /openapi/v3/api/v1` and `/openapi/v3/apis/{group}/{version}`; nothing where that isn't served.
-/// Large (some MB for core): build it, compress it, drop it.
+/// Large (some MB for core): serialise it, compress it, drop it.
 #[must_use]
 pub fn v3_document(registry: &Registry, group: &str, version: &str) -> Option<Value> {
-    let _ = (registry, group, version);
-    None
+    let mut roots = BTreeSet::new();
+    let mut paths = Map::new();
+    for resource in registry.served_in(group, version) {
+        roots.insert(resource.type_id);
+        roots.extend(resource.list_type_id);
+        roots.extend(
+            resource
+                .subresources
+                .iter()
+                .filter(|sub| sub.served)
+                .map(|sub| sub.type_id),
+        );
+        operations::add_paths(registry, resource, &mut paths);
+    }
+    let found = !paths.is_empty();
+    let title = api_version(group, version);
+    roots.extend(
+        ["meta/v1.DeleteOptions", "meta/v1.Status", "meta/v1.Patch"]
+            .iter()
+            .filter_map(|id| registry.type_by_id(id)),
+    );
+    found.then(|| {
+        json!({
+            "openapi": "3.0.0",
+            "info": { "title": format!("Moorline {title}"), "version": concat!("v", env!("CARGO_PKG_VERSION")) },
+            "paths": paths,
+            "components": { "schemas": schemas::reachable(registry, roots) },
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn core() -> Value {
+        v3_document(Registry::builtin(), "", "v1").unwrap()
+    }
+
+    /// What kubectl does before `create` and `apply`.
+    fn patch_parameters(document: &Value, kind: &str) -> Vec<String> {
+        let paths = document["paths"].as_object().unwrap();
+        let mut patches = paths.values().filter_map(|path| path.get("patch"));
+        let found = patches
+            .find(|patch| patch["x-kubernetes-group-version-kind"]["kind"] == kind)
+            .unwrap();
+        found["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn kubectl_finds_field_validation_and_dry_run_for_every_patchable_kind() {
+        let registry = Registry::builtin();
+        for resource in registry.resources().filter(|resource| resource.allows("patch")) {
+            let document = v3_document(registry, resource.group, resource.version).unwrap();
+            let parameters = patch_parameters(&document, resource.kind);
+            for needed in ["fieldValidation", "dryRun", "fieldManager", "force"] {
+                assert!(
+                    parameters.iter().any(|name| name == needed),
+                    "{} {needed}",
+                    resource.kind
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_schema() {
+        fn references(value: &Value, found: &mut BTreeSet<String>) {
+            match value {
+                Value::Object(object) => {
+                    if let Some(Value::String(name)) = object.get("$ref") {
+                        found.insert(name.clone());
+                    }
+                    object.values().for_each(|inner| references(inner, found));
+                }
+                Value::Array(list) => list.iter().for_each(|inner| references(inner, found)),
+                _ => {}
+            }
+        }
+        let registry = Registry::builtin();
+        for (group, version) in registry.served_group_versions() {
+            let document = v3_document(registry, group, version).unwrap();
+            let mut found = BTreeSet::new();
+            references(&document, &mut found);
+            for name in found {
+                let schema = name.strip_prefix("#/components/schemas/").unwrap();
+                assert!(
+                    document["components"]["schemas"].get(schema).is_some(),
+                    "{group}/{version}: {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn schemas_carry_the_markers() {
+        let document = core();
+        let schemas = &document["components"]["schemas"];
+        let spec = &schemas["io.k8s.api.core.v1.PodSpec"];
+        assert_eq!(spec["required"], json!(["containers"]));
+        let containers = &spec["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-list-type"], "map");
+        assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+        assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(
+            containers["items"]["$ref"],
+            "#/components/schemas/io.k8s.api.core.v1.Container"
+        );
+        assert_eq!(spec["properties"]["restartPolicy"]["type"], "string");
+        let pod = &schemas["io.k8s.api.core.v1.Pod"];
+        assert_eq!(
+            pod["x-kubernetes-group-version-kind"],
+            json!([{"group": "", "version": "v1", "kind": "Pod"}])
+        );
+        let quantity = &schemas["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+        assert_eq!(
+            quantity,
+            &json!({"oneOf": [{"type": "string"}, {"type": "number"}]})
+        );
+        assert_eq!(
+            schemas["io.k8s.api.core.v1.Secret"]["properties"]["data"]["additionalProperties"]["format"],
+            "byte"
+        );
+    }
+
+    #[test]
+    fn paths_and_actions_follow_the_verbs() {
+        let document = core();
+        let action = |path: &str, verb: &str| document["paths"][path][verb]["x-kubernetes-action"].clone();
+        assert_eq!(action("/api/v1/namespaces/{namespace}/pods", "get"), "list");
+        assert_eq!(action("/api/v1/pods", "get"), "list");
+        assert_eq!(action("/api/v1/namespaces/{namespace}/pods/{name}", "put"), "put");
+        assert_eq!(
+            action("/api/v1/namespaces/{namespace}/pods/{name}/status", "patch"),
+            "patch"
+        );
+        assert_eq!(action("/api/v1/nodes/{name}", "delete"), "delete");
+        assert_eq!(action("/api/v1/pods", "post"), Value::Null);
+        let token = &document["paths"]["/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"]["post"];
+        assert_eq!(token["x-kubernetes-group-version-kind"]["kind"], "TokenRequest");
+        let ids = document["paths"].as_object().unwrap().values();
+        let ids: Vec<&str> = ids
+            .flat_map(|path| path.as_object().unwrap().values())
+            .filter_map(|one| one["operationId"].as_str())
+            .collect();
+        assert_eq!(
+            ids.iter().collect::<BTreeSet<_>>().len(),
+            ids.len(),
+            "an operation id twice"
+        );
+    }
+
+    #[test]
+    fn the_index_has_a_stable_hash_for_each_document() {
+        let registry = Registry::builtin();
+        let index = v3_index(registry);
+        let url = index["paths"]["apis/storage.k8s.io/v1"]["serverRelativeURL"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let hash = v3_hash(registry, "storage.k8s.io", "v1");
+        assert_eq!(url, format!("/openapi/v3/apis/storage.k8s.io/v1?hash={hash}"));
+        assert_eq!(
+            index["paths"].as_object().unwrap().len(),
+            registry.served_group_versions().count()
+        );
+        assert_eq!(v3_document(registry, "apps", "v1"), None);
+    }
 }

@@ -31,7 +31,9 @@ pub(super) fn namespace(namespace: &mut Map<String, Value>) {
     let Some(metadata) = child(namespace, "metadata") else {
         return;
     };
-    let Some(name) = metadata.get("name").filter(|name| !is_empty(Some(name))).cloned() else { return };
+    let Some(name) = metadata.get("name").filter(|name| !is_empty(Some(name))).cloned() else {
+        return;
+    };
     if let Some(labels) = child(metadata, "labels") {
         labels.insert(NAME_LABEL.to_owned(), name);
     }
