@@ -230,6 +230,13 @@ impl Candidates {
         self.entries.get(name).map(|entry| &entry.pv)
     }
 
+    /// The PVs whose reference names a claim of that namespace and name, whatever its UID.
+    pub fn reserved_for(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Arc<PersistentVolume>> {
+        let key = (namespace.to_string(), name.to_string());
+        let names = self.reserved.get(&key).into_iter().flatten();
+        names.filter_map(|name| self.get(name))
+    }
+
     /// How many PVs are held.
     pub fn len(&self) -> usize {
         self.entries.len()

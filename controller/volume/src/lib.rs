@@ -1,1 +1,24 @@
-//! The volume controllers: binder, attach/detach, protection.
+//! The volume controllers: what connects claims, PVs, pods and nodes.
+//!
+//! | controller | what it keeps true |
+//! | --- | --- |
+//! | [`binder`] | a claim and a PV name each other, or neither does; phases say which |
+//! | [`pvc_protection`] | a claim stays while a pod uses it |
+//! | [`pv_protection`] | a PV stays while it is Bound |
+//!
+//! Each is a pure decider (what to do next about one object, given what is seen) and a thin shell that gathers, asks
+//! and writes. [`run`] starts a selection of them over one set of informers.
+
+#![forbid(unsafe_code)]
+
+pub mod binder;
+mod finalizer;
+mod key;
+pub mod pv_protection;
+pub mod pvc_protection;
+mod run;
+mod told;
+mod write_error;
+
+pub use key::ObjectKey;
+pub use run::{Config, Controller, Error, run};

@@ -1,0 +1,156 @@
+//! Keeps a PV that is being deleted as long as it is Bound. Only the phase counts, which makes the phase a matter of
+//! safety.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::ResourceExt;
+use kube::api::{Api, PatchParams};
+use moorline_model::volume::PvPhase;
+use moorline_model::{keys, volume};
+use moorline_runtime::{Backoff, Cache, Change, Informers, Outcome, Queue, run_workers};
+use tokio_util::sync::CancellationToken;
+
+use crate::finalizer;
+use crate::write_error::WriteError;
+
+/// What to do next about a PV.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until something changes.
+    Settled,
+    /// Protect it: it was made without.
+    AddFinalizer,
+    /// Let it go.
+    RemoveFinalizer,
+}
+
+/// What to do next about one PV. Pure.
+pub fn decide(pv: &PersistentVolume) -> Next {
+    let is_protected = finalizer::is_present(&pv.metadata, keys::PV_PROTECTION);
+    let is_bound = volume::phase(pv) == PvPhase::Bound;
+    match (pv.metadata.deletion_timestamp.is_some(), is_protected, is_bound) {
+        (false, true, _) => Next::Settled,
+        (false, false, _) => Next::AddFinalizer,
+        // A finalizer can't be added to an object that is being deleted.
+        (true, false, _) => Next::Settled,
+        (true, true, true) => Next::Settled,
+        (true, true, false) => Next::RemoveFinalizer,
+    }
+}
+
+/// Settings of the controller.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// PVs worked on at once.
+    pub workers: usize,
+    /// Delay before a PV whose write failed is looked at again.
+    pub backoff: Backoff,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            workers: 16,
+            backoff: Backoff {
+                min: Duration::from_millis(50),
+                max: Duration::from_secs(60),
+            },
+        }
+    }
+}
+
+/// Runs the controller until `stop`; writes under way are finished.
+pub async fn run(config: Config, informers: Informers, stop: CancellationToken) {
+    let pvs = informers.cache::<PersistentVolume>();
+    let queue = Queue::new(config.backoff);
+    let sink = queue.clone();
+    pvs.on_change(move |change| {
+        if let Change::Added(pv) | Change::Updated { new: pv, .. } = change
+            && decide(pv) != Next::Settled
+        {
+            sink.add(pv.name_any());
+        }
+    });
+    let api = Arc::new(Api::<PersistentVolume>::all(informers.client().clone()));
+    run_workers(queue, config.workers, stop, move |name: String| {
+        let (pvs, api) = (pvs.clone(), api.clone());
+        async move { sync(&pvs, &api, &name).await }
+    })
+    .await;
+}
+
+async fn sync(
+    pvs: &Cache<PersistentVolume>,
+    api: &Api<PersistentVolume>,
+    name: &str,
+) -> Result<Outcome, kube::Error> {
+    let Some(pv) = pvs.get(None, name) else {
+        return Ok(Outcome::Settled);
+    };
+    let operations = match decide(&pv) {
+        Next::Settled => None,
+        Next::AddFinalizer => Some(finalizer::addition(&pv.metadata, keys::PV_PROTECTION)),
+        Next::RemoveFinalizer => finalizer::removal(&pv.metadata, keys::PV_PROTECTION),
+    };
+    let Some(operations) = operations else {
+        return Ok(Outcome::Settled);
+    };
+    let patch = finalizer::json_patch::<PersistentVolume>(operations);
+    let written = api.patch(name, &PatchParams::default(), &patch).await;
+    match written.map_err(WriteError::from) {
+        Ok(_) | Err(WriteError::Gone) => Ok(Outcome::Settled),
+        Err(WriteError::Conflict) => Ok(Outcome::Retry),
+        Err(WriteError::Other(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn decisions() {
+        let cases = [
+            ("living and protected", false, true, "Bound", Next::Settled),
+            (
+                "living and unprotected",
+                false,
+                false,
+                "Pending",
+                Next::AddFinalizer,
+            ),
+            ("deleting, Bound", true, true, "Bound", Next::Settled),
+            (
+                "deleting, Released",
+                true,
+                true,
+                "Released",
+                Next::RemoveFinalizer,
+            ),
+            ("deleting, Failed", true, true, "Failed", Next::RemoveFinalizer),
+            (
+                "deleting, Available",
+                true,
+                true,
+                "Available",
+                Next::RemoveFinalizer,
+            ),
+            ("deleting, Pending", true, true, "Pending", Next::RemoveFinalizer),
+            ("deleting, unprotected", true, false, "Released", Next::Settled),
+        ];
+        for (name, is_deleting, is_protected, phase, expected) in cases {
+            let metadata = json!({
+                "name": "pv1",
+                "deletionTimestamp": is_deleting.then_some("2026-01-01T00:00:00Z"),
+                "finalizers": if is_protected { vec!["a/b", keys::PV_PROTECTION] } else { vec!["a/b"] },
+            });
+            let pv =
+                serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).unwrap();
+            assert_eq!(decide(&pv), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Cases of the claim protection table.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn claim(is_deleting: bool, finalizers: &[&str]) -> PersistentVolumeClaim {
+    let deleted = is_deleting.then_some("2026-01-01T00:00:00Z");
+    let metadata = json!({
+        "namespace": "ns", "name": "web-data", "uid": "c", "deletionTimestamp": deleted, "finalizers": finalizers,
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "p", "controller": true}],
+    });
+    serde_json::from_value(json!({"metadata": metadata})).unwrap()
+}
+
+#[test]
+fn decisions() {
+    let ours = &[keys::PVC_PROTECTION][..];
+    let others = &["example.com/other"][..];
+    let cases = [
+        (
+            "living and protected",
+            claim(false, ours),
+            Usage::NoneSeen,
+            Next::Settled,
+        ),
+        (
+            "living and unprotected",
+            claim(false, &[]),
+            Usage::NoneSeen,
+            Next::AddFinalizer,
+        ),
+        (
+            "living, protected by others",
+            claim(false, others),
+            Usage::Used,
+            Next::AddFinalizer,
+        ),
+        ("deleting, used", claim(true, ours), Usage::Used, Next::Settled),
+        (
+            "deleting, no user seen",
+            claim(true, ours),
+            Usage::NoneSeen,
+            Next::AskServer,
+        ),
+        (
+            "deleting, no user",
+            claim(true, ours),
+            Usage::None,
+            Next::RemoveFinalizer,
+        ),
+        (
+            "deleting, not ours",
+            claim(true, others),
+            Usage::None,
+            Next::Settled,
+        ),
+    ];
+    for (name, claim, usage, expected) in cases {
+        assert_eq!(decide(&claim, usage), expected, "{name}");
+    }
+}
+
+#[test]
+fn users() {
+    let direct = |claim: &str| json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
+    let ephemeral = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
+    let deleting = |grace: u32| json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace});
+    let on_node = json!("n1");
+    let cases: Vec<(&str, Value, Value, Value, Value, bool)> = vec![
+        (
+            "direct",
+            json!({}),
+            on_node.clone(),
+            direct("web-data"),
+            json!("Running"),
+            true,
+        ),
+        (
+            "direct, finished",
+            json!({}),
+            on_node.clone(),
+            direct("web-data"),
+            json!("Succeeded"),
+            true,
+        ),
+        (
+            "direct, shut down",
+            deleting(0),
+            on_node.clone(),
+            direct("web-data"),
+            json!("Running"),
+            true,
+        ),
+        (
+            "direct, without node",
+            json!({}),
+            json!(null),
+            direct("web-data"),
+            json!("Pending"),
+            false,
+        ),
+        (
+            "another claim",
+            json!({}),
+            on_node.clone(),
+            direct("other"),
+            json!("Running"),
+            false,
+        ),
+        (
+            "another namespace",
+            json!({"namespace": "ms"}),
+            on_node.clone(),
+            direct("web-data"),
+            json!("Running"),
+            false,
+        ),
+        (
+            "ephemeral",
+            json!({}),
+            on_node.clone(),
+            ephemeral.clone(),
+            json!("Running"),
+            true,
+        ),
+        (
+            "ephemeral, stopping",
+            deleting(30),
+            on_node.clone(),
+            ephemeral.clone(),
+            json!("Running"),
+            true,
+        ),
+        (
+            "ephemeral, shut down",
+            deleting(0),
+            on_node.clone(),
+            ephemeral.clone(),
+            json!("Running"),
+            false,
+        ),
+        (
+            "ephemeral of another pod of that name",
+            json!({"uid": "q"}),
+            on_node,
+            ephemeral,
+            json!("Running"),
+            false,
+        ),
+    ];
+    for (name, metadata, node, volumes, phase, expected) in cases {
+        let mut whole = json!({"namespace": "ns", "name": "web", "uid": "p"});
+        for (key, value) in metadata.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let pod = json!({
+            "metadata": whole,
+            "spec": {"containers": [], "nodeName": node, "volumes": volumes},
+            "status": {"phase": phase},
+        });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        assert_eq!(is_user(&pod, &claim(true, &[])), expected, "{name}");
+    }
+}

@@ -1,0 +1,124 @@
+//! Starts a selection of the controllers and waits for them.
+
+use futures::FutureExt;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use moorline_runtime::Informers;
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{binder, pv_protection, pvc_protection};
+
+/// One of the controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Controller {
+    /// [`binder`]
+    Binder,
+    /// [`pvc_protection`]
+    PvcProtection,
+    /// [`pv_protection`]
+    PvProtection,
+}
+
+impl Controller {
+    /// All of them.
+    pub const ALL: [Controller; 3] = [
+        Controller::Binder,
+        Controller::PvcProtection,
+        Controller::PvProtection,
+    ];
+
+    /// Upstream's name (`--controllers` of kube-controller-manager).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Controller::Binder => "persistentvolume-binder-controller",
+            Controller::PvcProtection => "persistentvolumeclaim-protection-controller",
+            Controller::PvProtection => "persistentvolume-protection-controller",
+        }
+    }
+}
+
+/// Which controllers run, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Those that run.
+    pub controllers: Vec<Controller>,
+    /// Settings of the binder.
+    pub binder: binder::Config,
+    /// Settings of claim protection.
+    pub pvc_protection: pvc_protection::Config,
+    /// Settings of PV protection.
+    pub pv_protection: pv_protection::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            controllers: Controller::ALL.to_vec(),
+            binder: binder::Config::default(),
+            pvc_protection: pvc_protection::Config::default(),
+            pv_protection: pv_protection::Config::default(),
+        }
+    }
+}
+
+/// Why [`run`] ended other than by being stopped.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A bug ended a controller; the others were stopped.
+    #[error("{controller} panicked")]
+    Panicked {
+        /// Its name.
+        controller: &'static str,
+    },
+}
+
+/// Runs the selected controllers until `stop` is cancelled, then waits until their writes under way are done.
+///
+/// # Errors
+/// A bug: a controller panicked. The others are stopped and waited for.
+pub async fn run(config: Config, informers: Informers, stop: CancellationToken) -> Result<(), Error> {
+    let stop = stop.child_token();
+    let tasks = TaskTracker::new();
+    let mut running: FuturesUnordered<_> = config
+        .controllers
+        .iter()
+        .map(|controller| {
+            let task = start(*controller, &config, &informers, &tasks, &stop);
+            task.map(|ended| (controller.as_str(), ended))
+        })
+        .collect();
+    tasks.close();
+    let mut result = Ok(());
+    while let Some((controller, ended)) = running.next().await {
+        if ended.is_err() {
+            stop.cancel();
+            result = Err(Error::Panicked { controller });
+        }
+    }
+    tasks.wait().await;
+    result
+}
+
+fn start(
+    controller: Controller,
+    config: &Config,
+    informers: &Informers,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let (informers, stop) = (informers.clone(), stop.clone());
+    match controller {
+        Controller::Binder => tasks.spawn(binder::run(config.binder.clone(), informers, stop)),
+        Controller::PvcProtection => tasks.spawn(pvc_protection::run(
+            config.pvc_protection.clone(),
+            informers,
+            stop,
+        )),
+        Controller::PvProtection => {
+            tasks.spawn(pv_protection::run(config.pv_protection.clone(), informers, stop))
+        }
+    }
+}
