@@ -1,0 +1,116 @@
+//! What the server knows of its store: every object once, as the JSON bytes that clients get, and recent changes.
+//!
+//! ```text
+//! store --watch--> feed --> Collection (one per stored resource) --> lists, gets, watches
+//! ```
+//! The feed applies changes in the order of revisions; [`Caches::reached`] waits until it has come so far. A writer
+//! waits for its own revision before it answers, so whatever was answered is seen by every later read.
+
+pub(crate) mod collection;
+pub(crate) mod entry;
+pub(crate) mod feed;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moorline_schema::{Registry, ResourceFacts};
+use tokio::sync::watch;
+
+pub(crate) use collection::{Change, Collection, Lost};
+pub(crate) use entry::Entry;
+
+/// Below this stands everything.
+pub(crate) const ROOT: &str = "/registry/";
+
+/// All collections of the server.
+#[derive(Debug)]
+pub(crate) struct Caches {
+    /// By storage path, such as `pods` or `services/specs`.
+    by_path: HashMap<String, Arc<Collection>>,
+    /// The revision up to which all changes are in the collections.
+    applied: watch::Sender<u64>,
+}
+
+impl Caches {
+    /// One empty collection for each resource that is stored.
+    pub(crate) fn new(registry: &'static Registry) -> Self {
+        let stored = registry.resources().filter(|facts| is_stored(facts));
+        let by_path = stored
+            .map(|facts| (storage_path(facts), Arc::new(Collection::new(facts))))
+            .collect();
+        Caches {
+            by_path,
+            applied: watch::Sender::new(0),
+        }
+    }
+
+    /// The collection a resource is stored in; events of both groups share one.
+    pub(crate) fn collection(&self, facts: &ResourceFacts) -> Option<&Arc<Collection>> {
+        self.by_path.get(&storage_path(facts))
+    }
+
+    /// All collections.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Collection>> {
+        self.by_path.values()
+    }
+
+    /// Finds the collection of a key and the object's path in it.
+    pub(crate) fn locate<'k>(&self, key: &'k str) -> Option<(&Arc<Collection>, &'k str)> {
+        let rest = key.strip_prefix(ROOT)?;
+        let first = rest.find('/')?;
+        if let Some(found) = self.by_path.get(&rest[..first]) {
+            return Some((found, &rest[first + 1..]));
+        }
+        let second = first + 1 + rest[first + 1..].find('/')?;
+        self.by_path
+            .get(&rest[..second])
+            .map(|found| (found, &rest[second + 1..]))
+    }
+
+    /// The revision up to which everything is known here.
+    pub(crate) fn revision(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Tells of every change of anything.
+    pub(crate) fn follow(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn set_revision(&self, revision: u64) {
+        self.applied.send_if_modified(|applied| {
+            let newer = revision > *applied;
+            if newer {
+                *applied = revision;
+            }
+            newer
+        });
+    }
+
+    /// Waits until everything up to `revision` is known here; false after `limit`.
+    pub(crate) async fn reached(&self, revision: u64, limit: Duration) -> bool {
+        if self.revision() >= revision {
+            return true;
+        }
+        let mut applied = self.applied.subscribe();
+        let wait = applied.wait_for(|&applied| applied >= revision);
+        matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(_)))
+    }
+}
+
+/// Whether objects of a resource are kept; reviews and bindings are only asked or done.
+fn is_stored(facts: &ResourceFacts) -> bool {
+    // Events of events.k8s.io are stored as events of the core group.
+    facts.allows("list") && facts.group != "events.k8s.io"
+}
+
+/// Where upstream stores a resource; mostly below its plural name.
+fn storage_path(facts: &ResourceFacts) -> String {
+    match (facts.group, facts.plural) {
+        ("", "nodes") => "minions".to_owned(),
+        ("", "services") => "services/specs".to_owned(),
+        ("", "endpoints") => "services/endpoints".to_owned(),
+        (_, plural) => plural.to_owned(),
+    }
+}

@@ -1,0 +1,84 @@
+//! OpenAPI v3 documents. They are built when asked for and kept compressed: clients ask seldom and cache.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use moorline_schema::openapi;
+
+use super::with_etag;
+use crate::api::Api;
+use crate::http::query::Query;
+use crate::http::{Answer, Failure, body, compression};
+
+/// With the right hash in the address the content never changes.
+const FOREVER: HeaderValue = HeaderValue::from_static("public, immutable");
+
+/// Answers below `/openapi/v3`.
+pub(super) async fn answer(
+    api: &Arc<Api>,
+    parts: &[&str],
+    query: &Query<'_>,
+    headers: &HeaderMap,
+) -> Result<Answer, Failure> {
+    let (group, version) = match parts {
+        [] => return Ok(body::json(StatusCode::OK, &openapi::v3_index(api.registry))),
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return Err(Failure::no_such_path()),
+    };
+    let is_served = api
+        .registry
+        .served_group_versions()
+        .any(|served| served == (group, version));
+    if !is_served {
+        return Err(Failure::no_such_path());
+    }
+    let hash = openapi::v3_hash(api.registry, group, version);
+    if let Some(asked) = query.get("hash").filter(|asked| **asked != *hash) {
+        tracing::debug!(asked, "An outdated OpenAPI document is asked for.");
+        return Ok(redirect(parts, &hash));
+    }
+    let takes_gzip = headers
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("gzip"));
+    let bytes = document(api, group, version, takes_gzip).await?;
+    let mut answer = with_etag(body::whole(StatusCode::OK, body::JSON, bytes), &hash, headers);
+    if takes_gzip && answer.status() == StatusCode::OK {
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if query.get("hash").is_some() {
+        answer.headers_mut().insert(header::CACHE_CONTROL, FOREVER);
+    }
+    Ok(answer)
+}
+
+/// Building takes milliseconds of computing, so it is done off the runtime's workers.
+async fn document(api: &Arc<Api>, group: &str, version: &str, packed: bool) -> Result<Bytes, Failure> {
+    let (registry, group, version) = (api.registry, group.to_owned(), version.to_owned());
+    let built = tokio::task::spawn_blocking(move || {
+        let text = openapi::v3_document(registry, &group, &version)?.to_string();
+        if packed {
+            compression::gzip(text.as_bytes())
+        } else {
+            Some(Bytes::from(text))
+        }
+    });
+    built
+        .await
+        .ok()
+        .flatten()
+        .ok_or_else(|| Failure::internal("the OpenAPI document cannot be built"))
+}
+
+fn redirect(parts: &[&str], hash: &str) -> Answer {
+    let mut answer = crate::service::empty(StatusCode::MOVED_PERMANENTLY);
+    let address = format!("/openapi/v3/{}?hash={hash}", parts.join("/"));
+    if let Ok(value) = HeaderValue::from_str(&address) {
+        answer.headers_mut().insert(header::LOCATION, value);
+    }
+    answer
+}

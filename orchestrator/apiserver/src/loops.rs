@@ -1,0 +1,26 @@
+//! The control loops that the API surface itself needs. They read the caches and write like any client.
+
+pub(crate) mod bootstrap;
+mod caller;
+mod compaction;
+pub(crate) mod event_lease;
+mod garbage;
+mod namespaces;
+mod service_accounts;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::Api;
+pub(crate) use caller::Caller;
+
+/// Starts all loops; they end with `stop`.
+pub(crate) fn start(api: &Arc<Api>, tasks: &TaskTracker, stop: &CancellationToken) {
+    let caller = Caller::new(Arc::clone(api));
+    tasks.spawn(service_accounts::run(caller.clone(), stop.clone()));
+    tasks.spawn(namespaces::run(caller.clone(), stop.clone()));
+    tasks.spawn(garbage::run(caller, stop.clone()));
+    tasks.spawn(compaction::run(Arc::clone(api), stop.clone()));
+}

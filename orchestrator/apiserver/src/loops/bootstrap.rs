@@ -1,0 +1,110 @@
+//! What every cluster has from its first moment on.
+
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+
+use super::Caller;
+use crate::http::Failure;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The address under which pods find the server, the first of upstream's usual service range.
+const SERVICE_ADDRESS: &str = "10.96.0.1";
+
+/// Makes what is missing. Others may do the same at the same time.
+pub(crate) async fn run(caller: &Caller) -> Result<(), Failure> {
+    let namespaces = NAMESPACES.map(|name| async move {
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        ensure(caller, "", "namespaces", None, namespace).await
+    });
+    try_join_all(namespaces).await?;
+    let (service, endpoints) = (service(), endpoints(caller));
+    let service = ensure(caller, "", "services", Some("default"), service);
+    let endpoints = ensure(caller, "", "endpoints", Some("default"), endpoints);
+    let roles = try_join_all(
+        cluster_roles()
+            .map(|(plural, object)| ensure(caller, "rbac.authorization.k8s.io", plural, None, object)),
+    );
+    futures::future::try_join3(service, endpoints, roles).await?;
+    Ok(())
+}
+
+async fn ensure(
+    caller: &Caller,
+    group: &str,
+    plural: &str,
+    namespace: Option<&str>,
+    object: Value,
+) -> Result<(), Failure> {
+    let facts = caller
+        .api
+        .registry
+        .resource(group, "v1", plural)
+        .ok_or_else(Failure::no_such_path)?;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let path = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
+    if caller.collection(group, plural)?.get(&path).is_some() {
+        return Ok(());
+    }
+    match caller.create(facts, namespace, object).await {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.reason() == "AlreadyExists" => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": "kubernetes", "labels": { "component": "apiserver", "provider": "kubernetes" } },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": SERVICE_ADDRESS,
+            "clusterIPs": [SERVICE_ADDRESS],
+            "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster",
+            "sessionAffinity": "None",
+            "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443 }],
+        },
+    })
+}
+
+fn endpoints(caller: &Caller) -> Value {
+    let address = caller.api.address;
+    json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": { "name": "kubernetes" },
+        "subsets": [{
+            "addresses": [{ "ip": address.ip().to_string() }],
+            "ports": [{ "name": "https", "port": address.port(), "protocol": "TCP" }],
+        }],
+    })
+}
+
+/// The role that may do everything, and who has it.
+fn cluster_roles() -> impl Iterator<Item = (&'static str, Value)> {
+    let metadata = json!({
+        "name": "cluster-admin",
+        "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" },
+        "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" },
+    });
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": metadata,
+        "rules": [
+            { "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] },
+            { "nonResourceURLs": ["*"], "verbs": ["*"] },
+        ],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": metadata,
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:masters" }],
+    });
+    [("clusterroles", role), ("clusterrolebindings", binding)].into_iter()
+}

@@ -1,0 +1,156 @@
+//! Requests of the server to itself: the same handlers, without HTTP.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use moorline_schema::ResourceFacts;
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::auth::User;
+use crate::cache::Collection;
+use crate::http::negotiation::{Encoding, Form, Shape};
+use crate::http::query::Query;
+use crate::http::{Answer, Failure};
+use crate::objects::update::Proposal;
+use crate::objects::{Call, Resource, create, delete, update};
+use crate::pki::MASTERS;
+
+/// Makes requests in the server's own name.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) api: Arc<Api>,
+    user: Arc<User>,
+}
+
+impl Caller {
+    pub(crate) fn new(api: Arc<Api>) -> Self {
+        Caller {
+            api,
+            user: Arc::new(User::authenticated("system:apiserver", [MASTERS.to_owned()])),
+        }
+    }
+
+    /// The collection of a resource; all that the loops name are served.
+    pub(crate) fn collection(&self, group: &str, plural: &str) -> Result<&Arc<Collection>, Failure> {
+        let facts = self.api.registry.resource(group, "v1", plural);
+        facts
+            .and_then(|facts| self.api.caches.collection(facts))
+            .ok_or_else(Failure::no_such_path)
+    }
+
+    /// Creates an object.
+    pub(crate) async fn create(
+        &self,
+        facts: &'static ResourceFacts,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Bytes, Failure> {
+        self.with_call(facts, namespace, None, async |call| {
+            create::store_new(call, object).await
+        })
+        .await
+    }
+
+    /// Changes an object to what `propose` makes of it.
+    pub(crate) async fn change(
+        &self,
+        facts: &'static ResourceFacts,
+        path: &str,
+        propose: impl Fn(&mut Value),
+    ) -> Result<(), Failure> {
+        let (namespace, name) = split(path);
+        let propose = |served: &Value| {
+            let mut value = served.clone();
+            propose(&mut value);
+            Ok(Proposal {
+                value,
+                warnings: Vec::new(),
+            })
+        };
+        self.with_call(facts, namespace, Some(name), async |call| {
+            update::change(call, name, &propose).await.map(drop)
+        })
+        .await
+    }
+
+    /// Deletes an object if it is still the one with this uid.
+    pub(crate) async fn delete(
+        &self,
+        facts: &'static ResourceFacts,
+        path: &str,
+        uid: &str,
+        policy: Option<&str>,
+    ) -> Result<(), Failure> {
+        let (namespace, name) = split(path);
+        let stated = json!({ "preconditions": { "uid": uid }, "propagationPolicy": policy });
+        self.with_call(facts, namespace, Some(name), async |call| {
+            let options = delete::options_of(&stated, call)?;
+            delete::delete_named(call, name, &options).await.map(drop)
+        })
+        .await
+    }
+
+    /// Asks a subresource.
+    pub(crate) async fn subresource(
+        &self,
+        facts: &'static ResourceFacts,
+        path: &str,
+        subresource: &str,
+        verb: &str,
+        body: Value,
+    ) -> Result<Answer, Failure> {
+        let (namespace, name) = split(path);
+        let found = facts.subresource(subresource).ok_or_else(Failure::no_such_path)?;
+        let body = Bytes::from(body.to_string());
+        self.with_call(facts, namespace, Some(name), async |call| {
+            let call = Call {
+                subresource: Some(found),
+                resource: call.resource.clone(),
+                ..*call
+            };
+            if found.name == "status" {
+                return update::update(&call, &body).await;
+            }
+            crate::subresources::answer(&call, subresource, verb, &body).await
+        })
+        .await
+    }
+
+    async fn with_call<T>(
+        &self,
+        facts: &'static ResourceFacts,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        act: impl AsyncFnOnce(&Call<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (query, headers) = (Query::default(), HeaderMap::new());
+        let call = Call {
+            api: &self.api,
+            user: &self.user,
+            resource: Resource {
+                facts,
+                collection: self.api.caches.collection(facts).cloned(),
+            },
+            subresource: None,
+            namespace,
+            name,
+            query: &query,
+            headers: &headers,
+            form: Form {
+                encoding: Encoding::Json,
+                shape: Shape::Object,
+            },
+        };
+        act(&call).await
+    }
+}
+
+/// Namespace and name of a path.
+pub(crate) fn split(path: &str) -> (Option<&str>, &str) {
+    match path.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, path),
+    }
+}

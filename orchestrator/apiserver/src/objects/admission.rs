@@ -1,0 +1,147 @@
+//! What the built-in admission plugins do, in upstream's order. The rules are pure functions in the files below;
+//! here they get what they need from the caches.
+
+mod claim;
+mod pod;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Call, tree};
+use crate::api::Api;
+use crate::cache::{Collection, Entry};
+use crate::http::{Cause, Failure};
+
+/// How long a pod may wait for the `default` ServiceAccount of a namespace that was just made.
+const SERVICE_ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Namespaces that stay.
+pub(crate) const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Admits a new object, and completes it.
+pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> {
+    let facts = call.resource.facts;
+    let name = tree::text(object, &["metadata", "name"]).to_owned();
+    if let Some(namespace) = call.namespace.filter(|_| facts.namespaced) {
+        check_namespace(call, namespace, &name)?;
+    }
+    let refuse = |why: String| Failure::forbidden(call.resource.about(&name), &why);
+    match (facts.group, facts.plural) {
+        ("", "pods") => {
+            let account = service_account(call, object).await.map_err(refuse)?;
+            pod::complete(object, &account, rand::random()).map_err(refuse)
+        }
+        ("", "persistentvolumeclaims") => {
+            let classes = objects_of(call.api, "storage.k8s.io", "storageclasses");
+            claim::set_default_class(object, &classes);
+            claim::protect(object, claim::CLAIM_PROTECTION);
+            Ok(())
+        }
+        ("", "persistentvolumes") => {
+            claim::protect(object, claim::VOLUME_PROTECTION);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Admits a change.
+pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Failure> {
+    let facts = call.resource.facts;
+    if (facts.group, facts.plural) != ("", "persistentvolumeclaims") || call.subresource.is_some() {
+        return Ok(());
+    }
+    let class = tree::text(new, &["spec", "storageClassName"]);
+    let class =
+        collection(call.api, "storage.k8s.io", "storageclasses").and_then(|classes| classes.get(class));
+    let may_grow = class.is_some_and(|class| class.value()["allowVolumeExpansion"] == Value::Bool(true));
+    let name = call.name.unwrap_or_default();
+    claim::check_growth(old, new, may_grow).map_err(|why| Failure::forbidden(call.resource.about(name), why))
+}
+
+/// Admits a deletion.
+pub(crate) fn delete(call: &Call<'_>, name: &str) -> Result<(), Failure> {
+    let is_namespace = call.resource.facts.plural == "namespaces" && call.resource.facts.group.is_empty();
+    if is_namespace && PERMANENT_NAMESPACES.contains(&name) {
+        return Err(Failure::forbidden(
+            call.resource.about(name),
+            "this namespace may not be deleted",
+        ));
+    }
+    Ok(())
+}
+
+/// Nothing is created in a namespace that is missing or on its way out.
+fn check_namespace(call: &Call<'_>, namespace: &str, name: &str) -> Result<(), Failure> {
+    let found = collection(call.api, "", "namespaces").and_then(|namespaces| namespaces.get(namespace));
+    let Some(found) = found else {
+        let about = crate::http::failure::About {
+            group: "",
+            resource: "namespaces",
+            name: namespace,
+        };
+        return Err(Failure::not_found(about));
+    };
+    if !found.facts.is_deleting {
+        return Ok(());
+    }
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let cause = Cause {
+        reason: "NamespaceTerminating",
+        message: format!("namespace {namespace} is being terminated"),
+        field: "metadata.namespace".to_owned(),
+    };
+    Err(Failure::forbidden(call.resource.about(name), &why).with_causes(vec![cause]))
+}
+
+/// The pod's ServiceAccount. One that the server makes by itself is waited for.
+async fn service_account(call: &Call<'_>, pod: &Value) -> Result<Value, String> {
+    let name = match tree::text(pod, &["spec", "serviceAccountName"]) {
+        "" => "default",
+        name => name,
+    };
+    let namespace = call.namespace.unwrap_or_default();
+    let path = format!("{namespace}/{name}");
+    let missing = || format!("error looking up service account {path}: serviceaccount {name:?} not found");
+    let accounts = collection(call.api, "", "serviceaccounts").ok_or_else(missing)?;
+    let found = if name == "default" {
+        wait_for(accounts, &path).await
+    } else {
+        accounts.get(&path)
+    };
+    found.map(|entry| entry.value()).ok_or_else(missing)
+}
+
+async fn wait_for(collection: &Arc<Collection>, path: &str) -> Option<Arc<Entry>> {
+    let mut changed = collection.subscribe();
+    let wait = async {
+        loop {
+            changed.borrow_and_update();
+            if let Some(found) = collection.get(path) {
+                return Some(found);
+            }
+            changed.changed().await.ok()?;
+        }
+    };
+    tokio::time::timeout(SERVICE_ACCOUNT_WAIT_MAX, wait)
+        .await
+        .ok()
+        .flatten()
+}
+
+fn collection<'a>(api: &'a Api, group: &str, plural: &str) -> Option<&'a Arc<Collection>> {
+    api.registry
+        .resource(group, "v1", plural)
+        .and_then(|facts| api.caches.collection(facts))
+}
+
+fn objects_of(api: &Api, group: &str, plural: &str) -> Vec<Value> {
+    let found = collection(api, group, plural).map(|collection| collection.snapshot("", || 0).entries);
+    found
+        .unwrap_or_default()
+        .iter()
+        .map(|entry| entry.value())
+        .collect()
+}

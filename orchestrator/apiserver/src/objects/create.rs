@@ -1,0 +1,140 @@
+//! Creating objects.
+
+use bytes::Bytes;
+use http::StatusCode;
+use jiff::Timestamp;
+use moorline_schema::{Gvk, defaults, validation};
+use serde_json::Value;
+
+use super::commit::{self, Committed};
+use super::render::Renderer;
+use super::{Call, admission, decode, events, metadata, strategy, tree};
+use crate::cache::{Collection, entry};
+use crate::http::{Answer, Cause, Failure};
+
+/// So many names are tried when they are generated.
+const GENERATED_NAMES_TRIED_MAX: usize = 8;
+
+/// `POST` to a collection.
+pub(crate) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
+    let decoded = decode::object(call, body)?;
+    let stored = store_new(call, decoded.value).await?;
+    let renderer = Renderer::new(call.resource.clone(), call.form, call.query)?;
+    let answer = renderer.answer(StatusCode::CREATED, &stored, Timestamp::now());
+    Ok(with_warnings(answer, &decoded.warnings))
+}
+
+/// Stores a new object and gives its final bytes.
+pub(crate) async fn store_new(call: &Call<'_>, object: Value) -> Result<Bytes, Failure> {
+    let object = if call.resource.is_converted() {
+        events::to_core(object)
+    } else {
+        object
+    };
+    let given = tree::text(&object, &["metadata", "name"]).to_owned();
+    let prefix = tree::text(&object, &["metadata", "generateName"]).to_owned();
+    if !given.is_empty() {
+        return store_named(call, object, &given).await;
+    }
+    if prefix.is_empty() {
+        let cause = Cause {
+            reason: "FieldValueRequired",
+            message: "Required value: name or generateName is required".to_owned(),
+            field: "metadata.name".to_owned(),
+        };
+        return Err(Failure::invalid(call.resource.about_kind(""), vec![cause]));
+    }
+    let mut tried = 1;
+    loop {
+        let name = metadata::generated_name(&prefix, rand::random());
+        match store_named(call, object.clone(), &name).await {
+            Err(failure) if failure.reason() == "AlreadyExists" && tried < GENERATED_NAMES_TRIED_MAX => {
+                tried += 1
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn store_named(call: &Call<'_>, mut object: Value, name: &str) -> Result<Bytes, Failure> {
+    let collection = call.collection()?;
+    check_new(call, &object)?;
+    let now = Timestamp::now();
+    let uid = uuid::Uuid::new_v4().to_string();
+    let namespace = call.namespace.filter(|_| call.resource.facts.namespaced);
+    metadata::fill_new(&mut object, name, namespace, &uid, now);
+    let facts = collection.resource;
+    let gvk = stored_gvk(collection);
+    defaults::apply(call.api.registry, gvk, &mut object);
+    strategy::prepare_create(facts, &mut object, now);
+    admission::create(call, &mut object).await?;
+    let causes = validation::create(call.api.registry, gvk, &object);
+    if !causes.is_empty() {
+        return Err(invalid(call, name, causes));
+    }
+    let path = call.path_of(name);
+    let stored = entry::encode(&collection.head, &object);
+    if call.query.dry_run()? {
+        return match collection.get(&path) {
+            Some(_) => Err(Failure::already_exists(call.resource.about(name))),
+            None => Ok(Bytes::from(object.to_string())),
+        };
+    }
+    match commit::put(call.api, collection, &path, stored.clone(), 0).await? {
+        Committed::Done { revision } => Ok(entry::with_revision(&collection.head, &stored, revision)),
+        Committed::Conflict { .. } => Err(Failure::already_exists(call.resource.about(name))),
+    }
+}
+
+/// What makes no sense in a new object.
+fn check_new(call: &Call<'_>, object: &Value) -> Result<(), Failure> {
+    let revision = tree::text(object, &["metadata", "resourceVersion"]);
+    if !matches!(revision, "" | "0") {
+        return Err(Failure::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let stated = tree::text(object, &["metadata", "namespace"]);
+    match call.namespace {
+        Some(namespace) if call.resource.facts.namespaced && !stated.is_empty() && stated != namespace => {
+            let message =
+                "the namespace of the provided object does not match the namespace sent on the request";
+            Err(Failure::bad_request(message))
+        }
+        None if call.resource.facts.namespaced => Err(Failure::bad_request(
+            "an empty namespace may not be set during creation",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The kind in which the collection's objects are stored.
+pub(crate) fn stored_gvk(collection: &Collection) -> Gvk<'static> {
+    let facts = collection.resource;
+    Gvk {
+        group: facts.group,
+        version: facts.version,
+        kind: facts.kind,
+    }
+}
+
+/// The failure for an object with faults.
+pub(crate) fn invalid(call: &Call<'_>, name: &str, causes: Vec<validation::Cause>) -> Failure {
+    let causes = causes.into_iter().map(|cause| Cause {
+        reason: cause.reason,
+        message: cause.message,
+        field: cause.field,
+    });
+    Failure::invalid(call.resource.about_kind(name), causes.collect())
+}
+
+/// Adds a `Warning` header for each text.
+pub(crate) fn with_warnings(mut answer: Answer, warnings: &[String]) -> Answer {
+    for warning in warnings {
+        let escaped = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = http::HeaderValue::from_str(&format!("299 - \"{escaped}\"")) {
+            answer.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    answer
+}

@@ -1,0 +1,125 @@
+//! `PATCH`: JSON patch, JSON merge patch and strategic merge patch, applied to what is there.
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use moorline_schema::patch as schema_patch;
+use serde_json::Value;
+
+use super::render::Renderer;
+use super::update::{self, Proposal};
+use super::{Call, create, decode, tree};
+use crate::http::negotiation::{self, PatchForm};
+use crate::http::{Answer, Cause, Failure};
+
+/// JSON patches of more operations are refused, as upstream does.
+const OPERATIONS_MAX: usize = 10_000;
+
+/// A parsed patch.
+enum Patch {
+    Json(json_patch::Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+/// `PATCH` of an object or its status.
+pub(crate) async fn patch(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
+    let name = call.name()?;
+    let patch = parse(negotiation::patch_form(call.header(header::CONTENT_TYPE))?, body)?;
+    let pins_revision = pins_revision(&patch);
+    let changed = update::change(call, name, |served| {
+        let mut patched = apply(call, &patch, served)?;
+        if !pins_revision {
+            // The revision that came with the base is nothing the client asked for.
+            tree::map_mut(&mut patched, &["metadata"]).remove("resourceVersion");
+        }
+        let body = decode::patched(call, &patched)?;
+        Ok(Proposal {
+            value: body.value,
+            warnings: body.warnings,
+        })
+    })
+    .await?;
+    let renderer = Renderer::new(call.resource.clone(), call.form, call.query)?;
+    let answer = renderer.answer(StatusCode::OK, &changed.json, Timestamp::now());
+    Ok(create::with_warnings(answer, &changed.warnings))
+}
+
+fn parse(form: PatchForm, body: &Bytes) -> Result<Patch, Failure> {
+    let malformed = |error: String| Failure::bad_request(format!("error decoding patch: {error}"));
+    match form {
+        PatchForm::Json => {
+            let patch: json_patch::Patch =
+                serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+            if patch.0.len() > OPERATIONS_MAX {
+                let message = format!(
+                    "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
+                    patch.0.len()
+                );
+                return Err(Failure::bad_request(message));
+            }
+            Ok(Patch::Json(patch))
+        }
+        PatchForm::Merge => object(body).map(Patch::Merge).map_err(malformed),
+        PatchForm::Strategic => object(body).map(Patch::Strategic).map_err(malformed),
+    }
+}
+
+/// Some clients send patches as YAML; its superset of JSON does no harm here.
+fn object(body: &Bytes) -> Result<Value, String> {
+    let value: Value = match serde_json::from_slice(body) {
+        Ok(value) => value,
+        Err(error) => {
+            let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+            serde_saphyr::from_str(text).map_err(|_| error.to_string())?
+        }
+    };
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err("a patch is an object".to_owned())
+    }
+}
+
+/// Whether the patch names a revision and so makes it a condition.
+fn pins_revision(patch: &Patch) -> bool {
+    match patch {
+        Patch::Merge(patch) | Patch::Strategic(patch) => {
+            tree::at(patch, &["metadata", "resourceVersion"]).is_some()
+        }
+        Patch::Json(patch) => patch.0.iter().any(|operation| match operation {
+            json_patch::PatchOperation::Add(add) => add.path.as_str() == "/metadata/resourceVersion",
+            json_patch::PatchOperation::Replace(replace) => {
+                replace.path.as_str() == "/metadata/resourceVersion"
+            }
+            json_patch::PatchOperation::Test(test) => test.path.as_str() == "/metadata/resourceVersion",
+            _ => false,
+        }),
+    }
+}
+
+fn apply(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Value, Failure> {
+    match patch {
+        Patch::Json(patch) => {
+            let mut patched = base.clone();
+            json_patch::patch(&mut patched, patch).map_err(|error| {
+                let cause = Cause {
+                    reason: "FieldValueInvalid",
+                    message: format!("Invalid value: {error}"),
+                    field: "patch".to_owned(),
+                };
+                Failure::invalid(
+                    call.resource.about_kind(call.name.unwrap_or_default()),
+                    vec![cause],
+                )
+            })?;
+            Ok(patched)
+        }
+        Patch::Merge(patch) => Ok(schema_patch::json_merge(base, patch)),
+        Patch::Strategic(patch) => {
+            let type_id = decode::expected(call).type_id;
+            schema_patch::strategic_merge(call.api.registry, type_id, base, patch)
+                .map_err(|error| Failure::bad_request(error.to_string()))
+        }
+    }
+}

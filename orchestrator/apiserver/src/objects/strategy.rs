@@ -1,0 +1,254 @@
+//! What a kind does to its objects before they are stored: who may write status, what counts as a new generation. Pure.
+
+mod pod;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use moorline_schema::ResourceFacts;
+use serde_json::{Value, json};
+
+use super::{metadata, tree};
+
+/// Which part of an object a request writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// The object's own path.
+    Main,
+    /// The status subresource.
+    Status,
+}
+
+/// Whether the generation of such objects is counted.
+fn counts_generation(facts: &ResourceFacts) -> bool {
+    matches!(
+        (facts.group, facts.plural),
+        ("", "pods") | ("storage.k8s.io", "csidrivers")
+    )
+}
+
+/// Whether an update may create the object.
+pub(crate) fn is_created_by_update(facts: &ResourceFacts) -> bool {
+    matches!(facts.plural, "leases" | "events" | "endpoints" | "services")
+}
+
+/// Whether a delete answers with the object itself and not with a bare success.
+pub(crate) fn is_shown_when_deleted(facts: &ResourceFacts) -> bool {
+    matches!(
+        facts.plural,
+        "pods"
+            | "persistentvolumes"
+            | "persistentvolumeclaims"
+            | "services"
+            | "serviceaccounts"
+            | "storageclasses"
+            | "volumeattachments"
+            | "csidrivers"
+            | "csinodes"
+            | "volumeattributesclasses"
+    )
+}
+
+/// The time a deleted object is given, if the request says nothing.
+pub(crate) fn grace_seconds(facts: &ResourceFacts, object: &Value, asked: Option<i64>) -> i64 {
+    if facts.group.is_empty() && facts.plural == "pods" {
+        pod::grace_seconds(object, asked)
+    } else {
+        0
+    }
+}
+
+/// Puts a new object into its first state.
+pub(crate) fn prepare_create(facts: &ResourceFacts, object: &mut Value, now: Timestamp) {
+    if counts_generation(facts) {
+        tree::map_mut(object, &["metadata"]).insert("generation".to_owned(), json!(1));
+    }
+    let status = match (facts.group, facts.plural) {
+        ("", "pods") => json!({ "phase": "Pending", "qosClass": pod::qos_class(object) }),
+        ("", "persistentvolumes") => {
+            json!({ "phase": "Pending", "lastPhaseTransitionTime": tree::time(now) })
+        }
+        ("", "persistentvolumeclaims") => json!({ "phase": "Pending" }),
+        ("", "services") => json!({ "loadBalancer": {} }),
+        ("storage.k8s.io", "volumeattachments") => json!({ "attached": false }),
+        ("", "namespaces") => {
+            prepare_namespace(object);
+            json!({ "phase": "Active" })
+        }
+        ("", "secrets") => return take_string_data(object),
+        // A node brings its status with it; other kinds have none.
+        _ => return,
+    };
+    tree::map_mut(object, &[]).insert("status".to_owned(), status);
+}
+
+fn prepare_namespace(object: &mut Value) {
+    let name = tree::text(object, &["metadata", "name"]).to_owned();
+    tree::map_mut(object, &["metadata", "labels"])
+        .insert("kubernetes.io/metadata.name".to_owned(), name.into());
+    let spec = tree::map_mut(object, &["spec"]);
+    let finalizers = spec.entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = finalizers
+        .as_array_mut()
+        .filter(|list| !list.contains(&json!("kubernetes")))
+    {
+        list.push(json!("kubernetes"));
+    }
+}
+
+/// Restores what the endpoint must not touch and counts the generation. `new` has its metadata filled in.
+pub(crate) fn prepare_update(facts: &ResourceFacts, endpoint: Endpoint, old: &Value, new: &mut Value) {
+    match endpoint {
+        Endpoint::Main => {
+            if facts.subresource("status").is_some() {
+                let status = old.get("status").cloned();
+                tree::set(tree::map_mut(new, &[]), "status", status);
+            }
+            prepare_main(facts, old, new);
+        }
+        Endpoint::Status => prepare_status(facts, old, new),
+    }
+}
+
+fn prepare_main(facts: &ResourceFacts, old: &Value, new: &mut Value) {
+    match (facts.group, facts.plural) {
+        // Only the finalize subresource takes these away.
+        ("", "namespaces") => {
+            let finalizers = tree::at(old, &["spec", "finalizers"]).cloned();
+            tree::set(tree::map_mut(new, &["spec"]), "finalizers", finalizers);
+            prepare_namespace_labels(new);
+        }
+        ("", "secrets") => take_string_data(new),
+        _ => {}
+    }
+    let content = |object: &Value| {
+        let mut object = object.clone();
+        let map = tree::map_mut(&mut object, &[]);
+        map.remove("metadata");
+        map.remove("status");
+        object
+    };
+    if counts_generation(facts) && content(old) != content(new) {
+        metadata::raise_generation(new);
+    }
+}
+
+fn prepare_namespace_labels(new: &mut Value) {
+    let name = tree::text(new, &["metadata", "name"]).to_owned();
+    tree::map_mut(new, &["metadata", "labels"]).insert("kubernetes.io/metadata.name".to_owned(), name.into());
+}
+
+/// Only `status` and, for most kinds, labels, annotations and finalizers come from the request.
+fn prepare_status(facts: &ResourceFacts, old: &Value, new: &mut Value) {
+    let status = new.get("status").cloned();
+    let mut metadata = new["metadata"].clone();
+    let kept = match (facts.group, facts.plural) {
+        ("storage.k8s.io", "volumeattachments") => old["metadata"].clone(),
+        _ => {
+            let owners = tree::at(old, &["metadata", "ownerReferences"]).cloned();
+            tree::set(tree::map_mut(&mut metadata, &[]), "ownerReferences", owners);
+            metadata
+        }
+    };
+    let mut result = old.clone();
+    let map = tree::map_mut(&mut result, &[]);
+    tree::set(map, "status", status);
+    map.insert("metadata".to_owned(), kept);
+    if (facts.group, facts.plural) == ("", "pods") {
+        pod::keep_qos_class(old, &mut result);
+    }
+    *new = result;
+}
+
+/// `stringData` is for writing only: it goes into `data`.
+fn take_string_data(object: &mut Value) {
+    let map = tree::map_mut(object, &[]);
+    let Some(Value::Object(texts)) = map.remove("stringData") else {
+        return;
+    };
+    let data = tree::map_mut(object, &["data"]);
+    for (name, text) in texts {
+        let encoded = BASE64_STANDARD.encode(text.as_str().unwrap_or_default());
+        data.insert(name, encoded.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_schema::Registry;
+
+    use super::*;
+
+    fn facts(group: &str, plural: &str) -> &'static ResourceFacts {
+        Registry::builtin().resource(group, "v1", plural).unwrap()
+    }
+
+    fn now() -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn first_states() {
+        let cases = [
+            ("", "persistentvolumeclaims", json!({"phase": "Pending"})),
+            ("", "pods", json!({"phase": "Pending", "qosClass": "BestEffort"})),
+            ("", "namespaces", json!({"phase": "Active"})),
+            ("", "nodes", json!({"own": true})),
+            ("storage.k8s.io", "volumeattachments", json!({"attached": false})),
+        ];
+        for (group, plural, expected) in cases {
+            let mut object = json!({"metadata": {"name": "x"}, "spec": {}, "status": {"own": true}});
+            prepare_create(facts(group, plural), &mut object, now());
+            assert_eq!(object["status"], expected, "{plural}");
+        }
+    }
+
+    #[test]
+    fn main_keeps_status_and_status_keeps_spec() {
+        let old =
+            json!({"metadata": {"name": "x", "labels": {"a": "1"}}, "spec": {"n": 1}, "status": {"s": 1}});
+        let asked =
+            json!({"metadata": {"name": "x", "labels": {"a": "2"}}, "spec": {"n": 2}, "status": {"s": 2}});
+        let claims = facts("", "persistentvolumeclaims");
+        let mut main = asked.clone();
+        prepare_update(claims, Endpoint::Main, &old, &mut main);
+        assert_eq!((&main["spec"], &main["status"]), (&asked["spec"], &old["status"]));
+        let mut status = asked.clone();
+        prepare_update(claims, Endpoint::Status, &old, &mut status);
+        assert_eq!(
+            (&status["spec"], &status["status"]),
+            (&old["spec"], &asked["status"])
+        );
+        assert_eq!(status["metadata"]["labels"]["a"], "2");
+        let mut attachment = asked.clone();
+        prepare_update(
+            facts("storage.k8s.io", "volumeattachments"),
+            Endpoint::Status,
+            &old,
+            &mut attachment,
+        );
+        assert_eq!(attachment["metadata"]["labels"]["a"], "1");
+    }
+
+    #[test]
+    fn only_a_changed_spec_is_a_new_generation() {
+        let old = json!({"metadata": {"generation": 1}, "spec": {"n": 1}, "status": {}});
+        let pods = facts("", "pods");
+        let mut label = old.clone();
+        label["metadata"]["labels"] = json!({"a": "b"});
+        prepare_update(pods, Endpoint::Main, &old, &mut label);
+        assert_eq!(label["metadata"]["generation"], 1);
+        let mut spec = old.clone();
+        spec["spec"]["n"] = json!(2);
+        prepare_update(pods, Endpoint::Main, &old, &mut spec);
+        assert_eq!(spec["metadata"]["generation"], 2);
+    }
+
+    #[test]
+    fn string_data_becomes_data() {
+        let mut secret = json!({"metadata": {}, "stringData": {"a": "hello"}, "data": {"b": "eA=="}});
+        prepare_create(facts("", "secrets"), &mut secret, now());
+        assert_eq!(secret["data"], json!({"a": "aGVsbG8=", "b": "eA=="}));
+        assert!(secret.get("stringData").is_none());
+    }
+}

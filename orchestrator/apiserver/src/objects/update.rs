@@ -1,0 +1,218 @@
+//! Changing objects: read, make the new state, check it, compare and swap; again if somebody was faster.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use jiff::Timestamp;
+use moorline_schema::{defaults, validation};
+use serde_json::Value;
+
+use super::commit::{self, Committed};
+use super::create::{self, invalid, stored_gvk};
+use super::render::Renderer;
+use super::strategy::Endpoint;
+use super::{Call, admission, decode, events, metadata, strategy, tree};
+use crate::cache::{Entry, entry};
+use crate::http::{Answer, Failure};
+
+/// A change that rests on what the server read itself is tried so often.
+const ATTEMPTS_MAX: usize = 8;
+
+/// A new state somebody asks for.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    /// In the form in which the resource is served.
+    pub(crate) value: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What a change led to.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) json: Bytes,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// `PUT` of an object or its status.
+pub(crate) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
+    let name = call.name()?;
+    let decoded = decode::object(call, body)?;
+    check_names(call, name, &decoded.value)?;
+    let renderer = Renderer::new(call.resource.clone(), call.form, call.query)?;
+    let facts = call.resource.facts;
+    let is_missing = call.collection()?.get(&call.path_of(name)).is_none();
+    if is_missing && call.subresource.is_none() && strategy::is_created_by_update(facts) {
+        let revision = tree::text(&decoded.value, &["metadata", "resourceVersion"]);
+        // A revision says that the client changes something that was there.
+        if matches!(revision, "" | "0") {
+            let json = create::store_new(call, decoded.value).await?;
+            let answer = renderer.answer(StatusCode::CREATED, &json, Timestamp::now());
+            return Ok(create::with_warnings(answer, &decoded.warnings));
+        }
+    }
+    let changed = change(call, name, |_| {
+        Ok(Proposal {
+            value: decoded.value.clone(),
+            warnings: decoded.warnings.clone(),
+        })
+    })
+    .await?;
+    let answer = renderer.answer(StatusCode::OK, &changed.json, Timestamp::now());
+    Ok(create::with_warnings(answer, &changed.warnings))
+}
+
+/// Changes an object to what `propose` makes of its state, which is given as served. A revision in the proposal other
+/// than the object's is a conflict.
+pub(crate) async fn change(
+    call: &Call<'_>,
+    name: &str,
+    propose: impl Fn(&Value) -> Result<Proposal, Failure>,
+) -> Result<Changed, Failure> {
+    let collection = call.collection()?;
+    let path = call.path_of(name);
+    let mut current = collection.get(&path).ok_or_else(|| call.not_found(name))?;
+    for _ in 0..ATTEMPTS_MAX {
+        let old = current.value();
+        let served = if call.resource.is_converted() {
+            events::to_events_group(old.clone())
+        } else {
+            old.clone()
+        };
+        let proposal = propose(&served)?;
+        check_names(call, name, &proposal.value)?;
+        check_preconditions(call, &current, &proposal.value)?;
+        let is_pinned = is_pinned(&proposal.value, &served);
+        let new = if call.resource.is_converted() {
+            events::to_core(proposal.value)
+        } else {
+            proposal.value
+        };
+        let new = finish(call, name, &old, new)?;
+        match store(call, &current, &new).await? {
+            Stored::Done(json) => {
+                return Ok(Changed {
+                    json,
+                    warnings: proposal.warnings,
+                });
+            }
+            Stored::Conflict(_) if is_pinned => return Err(Failure::modified(call.resource.about(name))),
+            Stored::Conflict(None) => return Err(call.not_found(name)),
+            Stored::Conflict(Some(newer)) => current = newer,
+        }
+    }
+    Err(Failure::modified(call.resource.about(name)))
+}
+
+/// Whether the client itself named the revision: then nobody else may decide to try again.
+fn is_pinned(proposed: &Value, served: &Value) -> bool {
+    let revision = |object: &Value| tree::text(object, &["metadata", "resourceVersion"]).to_owned();
+    // A patch that says nothing carries the revision of what it was applied to; this is told apart by `patch`.
+    !revision(proposed).is_empty() && revision(proposed) == revision(served)
+}
+
+enum Stored {
+    Done(Bytes),
+    Conflict(Option<Arc<Entry>>),
+}
+
+async fn store(call: &Call<'_>, current: &Entry, new: &Value) -> Result<Stored, Failure> {
+    let collection = call.collection()?;
+    let stored = entry::encode(&collection.head, new);
+    let same = entry::with_revision(&collection.head, &stored, current.revision);
+    if same == current.json || call.query.dry_run()? {
+        return Ok(Stored::Done(same));
+    }
+    let removes = is_done(collection.resource.plural, new);
+    let committed = if removes {
+        commit::remove(call.api, collection, &current.path, current.revision).await?
+    } else {
+        commit::put(
+            call.api,
+            collection,
+            &current.path,
+            stored.clone(),
+            current.revision,
+        )
+        .await?
+    };
+    Ok(match committed {
+        Committed::Done { revision } => {
+            Stored::Done(entry::with_revision(&collection.head, &stored, revision))
+        }
+        Committed::Conflict { current } => Stored::Conflict(current),
+    })
+}
+
+/// Whether nothing holds the object any more: its deletion was asked for, its time is over, its finalizers are gone.
+pub(crate) fn is_done(plural: &str, object: &Value) -> bool {
+    let grace = tree::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+    let holds_content = plural == "namespaces" && !tree::list(object, &["spec", "finalizers"]).is_empty();
+    metadata::is_deleting(object)
+        && grace.unwrap_or(0) == 0
+        && tree::list(object, &["metadata", "finalizers"]).is_empty()
+        && !holds_content
+}
+
+/// Completes and checks a proposed state. `old` and `new` are in the stored form.
+fn finish(call: &Call<'_>, name: &str, old: &Value, mut new: Value) -> Result<Value, Failure> {
+    let collection = call.collection()?;
+    let (facts, gvk) = (collection.resource, stored_gvk(collection));
+    let causes = metadata::fill_update(&mut new, old);
+    if !causes.is_empty() {
+        return Err(Failure::invalid(call.resource.about_kind(name), causes));
+    }
+    defaults::apply(call.api.registry, gvk, &mut new);
+    let endpoint = if call.is_status() {
+        Endpoint::Status
+    } else {
+        Endpoint::Main
+    };
+    strategy::prepare_update(facts, endpoint, old, &mut new);
+    admission::update(call, old, &new)?;
+    let causes = match endpoint {
+        Endpoint::Main => validation::update(call.api.registry, gvk, old, &new),
+        Endpoint::Status => validation::status_update(call.api.registry, gvk, old, &new),
+    };
+    if causes.is_empty() {
+        Ok(new)
+    } else {
+        Err(invalid(call, name, causes))
+    }
+}
+
+fn check_names(call: &Call<'_>, name: &str, object: &Value) -> Result<(), Failure> {
+    let stated = tree::text(object, &["metadata", "name"]);
+    if stated != name {
+        let message =
+            format!("the name of the object ({stated}) does not match the name on the URL ({name})");
+        return Err(Failure::bad_request(message));
+    }
+    let stated = tree::text(object, &["metadata", "namespace"]);
+    let is_other = call
+        .namespace
+        .is_some_and(|namespace| !stated.is_empty() && stated != namespace);
+    if is_other && call.resource.facts.namespaced {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Failure::bad_request(message));
+    }
+    Ok(())
+}
+
+/// A revision or uid in the new state must be the object's.
+fn check_preconditions(call: &Call<'_>, current: &Entry, object: &Value) -> Result<(), Failure> {
+    let about = call.resource.about(call.name.unwrap_or_default());
+    let revision = tree::text(object, &["metadata", "resourceVersion"]);
+    if !matches!(revision, "" | "0") && revision != current.revision.to_string() {
+        return Err(Failure::modified(about));
+    }
+    let uid = tree::text(object, &["metadata", "uid"]);
+    if !uid.is_empty() && uid != &*current.facts.uid {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            current.facts.uid
+        );
+        return Err(Failure::conflict(about, &why).with_uid(uid));
+    }
+    Ok(())
+}

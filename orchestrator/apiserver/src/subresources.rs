@@ -1,0 +1,25 @@
+//! Subresources with rules of their own. `status` is not one of them: it is the object seen from another side.
+
+mod binding;
+mod eviction;
+mod finalize;
+pub(crate) mod kubelet;
+mod log;
+mod token;
+
+use bytes::Bytes;
+
+use crate::http::{Answer, Failure};
+use crate::objects::Call;
+
+/// Answers a request to a subresource.
+pub(crate) async fn answer(call: &Call<'_>, name: &str, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
+    match (call.resource.facts.plural, name, verb) {
+        ("pods", "binding", "create") => binding::create(call, body).await,
+        ("pods", "eviction", "create") => eviction::create(call, body).await,
+        ("pods", "log", "get") => log::get(call).await,
+        ("namespaces", "finalize", "update") => finalize::update(call, body).await,
+        ("serviceaccounts", "token", "create") => token::create(call, body).await,
+        _ => Err(Failure::method_not_allowed()),
+    }
+}
