@@ -1,17 +1,21 @@
 //! One lazily connected gRPC channel to a driver's socket, shared by all sidecars of a process.
 //!
-//! The channel dials at the first call and again after a loss; nothing exits because a driver restarts. Each new
-//! connection is counted, so that discovery can be repeated: the driver may have come back as another version.
+//! The channel dials at the first call and again after a loss; nothing exits because a driver restarts. Connections
+//! made and lost are counted, so that discovery can be repeated: the driver may come back as another version.
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use moorline_proto::csi::controller_client::ControllerClient;
 use moorline_proto::csi::identity_client::IdentityClient;
 use moorline_proto::csi::node_client::NodeClient;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
@@ -51,7 +55,7 @@ pub fn parse_address(address: &str) -> Result<PathBuf, AddressError> {
 pub struct DriverConnection {
     channel: Channel,
     path: PathBuf,
-    established: watch::Receiver<u64>,
+    changes: watch::Receiver<u64>,
 }
 
 impl fmt::Debug for DriverConnection {
@@ -69,21 +73,21 @@ impl DriverConnection {
     /// Final: the address isn't one of a unix socket.
     pub fn new(csi_address: &str) -> Result<Self, AddressError> {
         let path = parse_address(csi_address)?;
-        let (count, established) = watch::channel(0_u64);
+        let (count, changes) = watch::channel(0_u64);
         let dialled = path.clone();
         let connector = tower::service_fn(move |_| {
             let (path, count) = (dialled.clone(), count.clone());
             async move {
                 let stream = UnixStream::connect(path).await?;
                 count.send_modify(|count| *count += 1);
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
+                Ok::<_, io::Error>(TokioIo::new(Counted { stream, count }))
             }
         });
         let channel = Endpoint::from_static(AUTHORITY).connect_with_connector_lazy(connector);
         Ok(Self {
             channel,
             path,
-            established,
+            changes,
         })
     }
 
@@ -92,9 +96,9 @@ impl DriverConnection {
         &self.path
     }
 
-    /// How many connections have been made so far; changes when the driver was lost and found again.
-    pub fn established(&self) -> watch::Receiver<u64> {
-        self.established.clone()
+    /// How often a connection was made or lost so far.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 
     pub(crate) fn identity(&self) -> IdentityClient<Channel> {
@@ -107,6 +111,54 @@ impl DriverConnection {
 
     pub(crate) fn node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.channel.clone())
+    }
+}
+
+/// A stream whose end is noticed, also while nobody is calling.
+struct Counted {
+    stream: UnixStream,
+    count: watch::Sender<u64>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| *count += 1);
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

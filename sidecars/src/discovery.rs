@@ -233,8 +233,6 @@ fn service_of(capability: &moorline_proto::csi::PluginCapability) -> Option<i32>
 }
 
 fn rpc_of(capability: &moorline_proto::csi::ControllerServiceCapability) -> Option<i32> {
-    match &capability.r#type {
-        Some(controller_service_capability::Type::Rpc(rpc)) => Some(rpc.r#type),
-        None => None,
-    }
+    let controller_service_capability::Type::Rpc(rpc) = capability.r#type.as_ref()?;
+    Some(rpc.r#type)
 }

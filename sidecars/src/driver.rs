@@ -33,12 +33,11 @@ where
     F: Fn(Driver, CancellationToken) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let mut established = connection.established();
+    let mut changes = connection.changes();
     let mut facts = match discover(connection, timeout, stop).await {
         Err(DiscoveryError::Stopped) => return Ok(()),
         facts => facts?,
     };
-    established.mark_unchanged();
     while !stop.is_cancelled() {
         tracing::info!(driver.name = facts.driver_name, "Driver is ready");
         let generation = stop.child_token();
@@ -48,7 +47,7 @@ where
         };
         let serving = serve(driver, generation.clone());
         let watching = async {
-            let next = changed(connection, &mut established, timeout, &facts, &generation).await;
+            let next = changed(connection, &mut changes, timeout, &facts, &generation).await;
             generation.cancel();
             next
         };
@@ -64,7 +63,7 @@ where
 /// Waits until the driver has come back with other facts; `None` when stopped.
 async fn changed(
     connection: &DriverConnection,
-    established: &mut tokio::sync::watch::Receiver<u64>,
+    changes: &mut tokio::sync::watch::Receiver<u64>,
     timeout: Duration,
     known: &DriverFacts,
     stop: &CancellationToken,
@@ -73,7 +72,7 @@ async fn changed(
         tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            changed = established.changed() => if changed.is_err() {
+            changed = changes.changed() => if changed.is_err() {
                 // The channel is gone: only at the end of the process.
                 stop.cancelled().await;
                 return None;
@@ -95,7 +94,7 @@ async fn changed(
                 tracing::warn!(driver.name = known.driver_name, %error, "Driver can't be asked, trying again");
                 tokio::select! {
                     () = stop.cancelled() => return None,
-                    () = tokio::time::sleep(REDISCOVERY_INTERVAL) => established.mark_changed(),
+                    () = tokio::time::sleep(REDISCOVERY_INTERVAL) => changes.mark_changed(),
                 }
             }
         }

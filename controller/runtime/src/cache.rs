@@ -35,8 +35,10 @@ impl<K> Change<K> {
     }
 }
 
+type Call<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
 struct Handler<K> {
-    call: Box<dyn Fn(&Change<K>) + Send + Sync>,
+    call: Call<K>,
     /// The handler is forgotten once this is cancelled.
     until: Option<CancellationToken>,
 }
@@ -144,7 +146,7 @@ impl<K: Resource> Cache<K> {
         self.register(Box::new(handler), Some(stop));
     }
 
-    fn register(&self, handler: Box<dyn Fn(&Change<K>) + Send + Sync>, until: Option<CancellationToken>) {
+    fn register(&self, handler: Call<K>, until: Option<CancellationToken>) {
         let mut handlers = self.shared.handlers.lock();
         let held = self.shared.content.read().list();
         for object in held {

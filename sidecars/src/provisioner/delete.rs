@@ -145,9 +145,9 @@ impl Provisioner {
     ) -> Result<(), DeleteError> {
         let edited =
             finalizers::apply(&self.client, pv, (None, name), keys::PROVISIONER_FINALIZER, edit).await;
-        match edited.map_err(|error| WriteError::new(format!("patch finalizers of {name}"), error))? {
-            Some(pv) => self.pvs.observe(pv),
-            None => {}
+        let edited = edited.map_err(|error| WriteError::new(format!("patch finalizers of {name}"), error))?;
+        if let Some(edited) = edited {
+            self.pvs.observe(edited);
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ impl Provisioner {
                 self.memory.forget(&key.uid);
                 Ok(Outcome::Settled)
             }
-            Next::Create(plan) => self.create(&key, plan).await,
+            Next::Create(plan) => Box::pin(self.create(&key, plan)).await,
             Next::Wait { until } => Ok(Outcome::After(until_then(until))),
             Next::Refuse(refusal) => {
                 if !refusal.is_silent() {
@@ -187,7 +187,7 @@ impl Provisioner {
         });
         let answer = self.announce_if_slow(&plan, creating).await;
         match after_create(&plan, answer, &self.driver.facts, &self.identity) {
-            AfterCreate::Save(pv) => self.save(key, &plan, *pv).await,
+            AfterCreate::Save(pv) => Box::pin(self.save(key, &plan, *pv)).await,
             AfterCreate::Discard { volume_id, why } => {
                 let left = self.discard(&plan, &volume_id).await;
                 let why = left.map_or_else(

@@ -153,8 +153,9 @@ fn sized(
     if is_known_infeasible && let Some(until) = seen.marks.slow_until.filter(|until| now < *until) {
         return Ok(Next::Wait { until });
     }
-    let is_marked = stage == Stage::ControllerInProgress && allocated == Some(target);
-    if !is_known_infeasible && !(is_marked && has_condition(claim, "Resizing")) {
+    let is_marked =
+        stage == Stage::ControllerInProgress && allocated == Some(target) && has_condition(claim, "Resizing");
+    if !(is_known_infeasible || is_marked) {
         return Ok(Next::Mark { target });
     }
     if seen.marks.is_in_use && seen.is_used_by_pod {

@@ -95,6 +95,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn every_row_of_the_table() {
         use Stage::{
             ControllerInProgress as CP, ControllerInfeasible as CI, Idle, NodeInProgress as NP,

@@ -59,6 +59,7 @@ fn render(result: Result<Option<TopologyRequirement>, TopologyError>) -> String 
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn requirement_by_binding_and_switches() {
     let cluster = cluster();
     let no_cluster = ClusterSegments::default();

@@ -1,0 +1,364 @@
+//! A CSI driver that follows a script: it can fail, lose its answer after doing the work, or hang.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use moorline_proto::csi::controller_server::{Controller, ControllerServer};
+use moorline_proto::csi::controller_service_capability::{self, Rpc};
+use moorline_proto::csi::identity_server::{Identity, IdentityServer};
+use moorline_proto::csi::plugin_capability::{self, Service, service};
+use moorline_proto::csi::*;
+use parking_lot::Mutex;
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Code, Request, Response, Status};
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It fails, nothing is done.
+    Fail(Code),
+    /// It is done, but the answer is an error.
+    DoThenFail(Code),
+    /// It is done, but no answer comes.
+    DoThenHang,
+    /// The whole driver dies after doing it.
+    DoThenDie,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    pub id: String,
+    pub bytes: i64,
+}
+
+#[derive(Default)]
+struct State {
+    volumes: BTreeMap<String, Made>,
+    published: BTreeMap<(String, String), u32>,
+    script: HashMap<&'static str, VecDeque<Step>>,
+    log: Vec<String>,
+    requests: Vec<CreateVolumeRequest>,
+    capabilities: Vec<i32>,
+    topology: Option<HashMap<String, String>>,
+    node_expansion: bool,
+    /// Bytes to make instead of those asked for.
+    bytes: Option<i64>,
+    made: u32,
+}
+
+#[derive(Clone)]
+pub struct Driver {
+    state: Arc<Mutex<State>>,
+    /// A runtime of its own: dropping it closes all connections at once, as a dying process does.
+    serving: Arc<Mutex<Option<Runtime>>>,
+    socket: PathBuf,
+}
+
+impl Driver {
+    pub fn new(socket: PathBuf, capabilities: &[i32]) -> Self {
+        let state = State {
+            capabilities: capabilities.to_vec(),
+            ..Default::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            serving: Arc::default(),
+            socket,
+        }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub async fn start(&self) {
+        std::fs::remove_file(&self.socket).ok(); // There is none the first time.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let listener = {
+            let _entered = runtime.enter();
+            UnixListener::bind(&self.socket).expect("bind the driver's socket")
+        };
+        let server = tonic::transport::Server::builder()
+            .add_service(IdentityServer::new(self.clone()))
+            .add_service(ControllerServer::new(self.clone()))
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        runtime.spawn(server);
+        *self.serving.lock() = Some(runtime);
+    }
+
+    pub async fn stop(&self) {
+        if let Some(runtime) = self.serving.lock().take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub fn script(&self, rpc: &'static str, steps: &[Step]) {
+        self.state.lock().script.entry(rpc).or_default().extend(steps);
+    }
+
+    pub fn set_topology(&self, segment: &[(&str, &str)]) {
+        let segment = segment
+            .iter()
+            .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
+            .collect();
+        self.state.lock().topology = Some(segment);
+    }
+
+    pub fn set_node_expansion(&self, needed: bool) {
+        self.state.lock().node_expansion = needed;
+    }
+
+    pub fn set_bytes(&self, bytes: Option<i64>) {
+        self.state.lock().bytes = bytes;
+    }
+
+    pub fn set_capabilities(&self, capabilities: &[i32]) {
+        self.state.lock().capabilities = capabilities.to_vec();
+    }
+
+    /// Volumes that exist, by name.
+    pub fn volumes(&self) -> BTreeMap<String, Made> {
+        self.state.lock().volumes.clone()
+    }
+
+    /// Volume and node ids of what is published.
+    pub fn published(&self) -> Vec<(String, String)> {
+        self.state.lock().published.keys().cloned().collect()
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.state.lock().log.clone()
+    }
+
+    pub fn calls(&self, rpc: &str) -> usize {
+        self.state
+            .lock()
+            .log
+            .iter()
+            .filter(|line| line.split(' ').next() == Some(rpc))
+            .count()
+    }
+
+    pub fn create_requests(&self) -> Vec<CreateVolumeRequest> {
+        self.state.lock().requests.clone()
+    }
+
+    /// Does `work` as the script for `rpc` says.
+    async fn follow<T>(
+        &self,
+        rpc: &'static str,
+        detail: &str,
+        work: impl FnOnce(&mut State) -> Result<T, Status>,
+    ) -> Result<Response<T>, Status> {
+        let (step, result) = {
+            let mut state = self.state.lock();
+            let step = state.script.get_mut(rpc).and_then(VecDeque::pop_front);
+            state.log.push(format!("{rpc} {detail} {step:?}"));
+            match step {
+                Some(Step::Fail(code)) => return Err(Status::new(code, "scripted failure")),
+                _ => (step, work(&mut state)),
+            }
+        };
+        match step {
+            Some(Step::DoThenFail(code)) => Err(Status::new(code, "scripted failure after the work")),
+            Some(Step::DoThenHang) => std::future::pending().await,
+            Some(Step::DoThenDie) => {
+                self.stop().await;
+                std::future::pending().await
+            }
+            Some(Step::Fail(_)) | None => result.map(Response::new),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Identity for Driver {
+    async fn get_plugin_info(
+        &self,
+        _: Request<GetPluginInfoRequest>,
+    ) -> Result<Response<GetPluginInfoResponse>, Status> {
+        let name = super::DRIVER.to_string();
+        Ok(Response::new(GetPluginInfoResponse {
+            name,
+            vendor_version: "1".into(),
+            ..Default::default()
+        }))
+    }
+
+    async fn get_plugin_capabilities(
+        &self,
+        _: Request<GetPluginCapabilitiesRequest>,
+    ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
+        let mut services = vec![service::Type::ControllerService];
+        if self.state.lock().topology.is_some() {
+            services.push(service::Type::VolumeAccessibilityConstraints);
+        }
+        let capabilities = services
+            .into_iter()
+            .map(|kind| PluginCapability {
+                r#type: Some(plugin_capability::Type::Service(Service { r#type: kind as i32 })),
+            })
+            .collect();
+        Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
+    }
+
+    async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
+        self.follow("Probe", "", |_| Ok(ProbeResponse { ready: Some(true) }))
+            .await
+    }
+}
+
+macro_rules! not_served {
+    ($($method:ident: $request:ty => $response:ty),* $(,)?) => {$(
+        fn $method<'life0, 'async_trait>(
+            &'life0 self,
+            _: Request<$request>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'async_trait>>
+        where
+            'life0: 'async_trait,
+            Self: 'async_trait,
+        {
+            Box::pin(async { Err(Status::unimplemented(stringify!($method))) })
+        }
+    )*};
+}
+
+#[tonic::async_trait]
+impl Controller for Driver {
+    async fn create_volume(
+        &self,
+        request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<CreateVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let name = request.name.clone();
+        self.follow("CreateVolume", &name, |state| {
+            state.requests.push(request.clone());
+            let asked = request
+                .capacity_range
+                .as_ref()
+                .map_or(0, |range| range.required_bytes);
+            let bytes = state.bytes.unwrap_or(asked);
+            if !state.volumes.contains_key(&name) {
+                state.made += 1;
+                let made = Made {
+                    id: format!("vol-{}", state.made),
+                    bytes,
+                };
+                state.volumes.insert(name.clone(), made);
+            }
+            let made = state.volumes[&name].clone();
+            let volume = Volume {
+                volume_id: made.id,
+                capacity_bytes: made.bytes,
+                volume_context: HashMap::from([("made-by".to_string(), "script".to_string())]),
+                content_source: request.volume_content_source.clone(),
+                accessible_topology: state
+                    .topology
+                    .iter()
+                    .map(|t| Topology { segments: t.clone() })
+                    .collect(),
+            };
+            Ok(CreateVolumeResponse { volume: Some(volume) })
+        })
+        .await
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<DeleteVolumeRequest>,
+    ) -> Result<Response<DeleteVolumeResponse>, Status> {
+        let id = request.into_inner().volume_id;
+        self.follow("DeleteVolume", &id, |state| {
+            state.volumes.retain(|_, made| made.id != id);
+            Ok(DeleteVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        request: Request<ControllerPublishVolumeRequest>,
+    ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.follow("ControllerPublishVolume", &request.volume_id, |state| {
+            *state
+                .published
+                .entry((request.volume_id.clone(), request.node_id.clone()))
+                .or_default() += 1;
+            let publish_context = HashMap::from([("device".to_string(), "/dev/x".to_string())]);
+            Ok(ControllerPublishVolumeResponse { publish_context })
+        })
+        .await
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        request: Request<ControllerUnpublishVolumeRequest>,
+    ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.follow("ControllerUnpublishVolume", &request.volume_id, |state| {
+            state
+                .published
+                .remove(&(request.volume_id.clone(), request.node_id.clone()));
+            Ok(ControllerUnpublishVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _: Request<ControllerGetCapabilitiesRequest>,
+    ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
+        let capability = |kind: &i32| ControllerServiceCapability {
+            r#type: Some(controller_service_capability::Type::Rpc(Rpc { r#type: *kind })),
+        };
+        let capabilities = self.state.lock().capabilities.iter().map(capability).collect();
+        Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities }))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<ControllerExpandVolumeRequest>,
+    ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let bytes = request
+            .capacity_range
+            .as_ref()
+            .map_or(0, |range| range.required_bytes);
+        let detail = format!("{} {bytes}", request.volume_id);
+        self.follow("ControllerExpandVolume", &detail, |state| {
+            let node_expansion_required = state.node_expansion;
+            let made = state
+                .volumes
+                .values_mut()
+                .find(|made| made.id == request.volume_id);
+            let made = made.ok_or_else(|| Status::not_found("no such volume"))?;
+            made.bytes = made.bytes.max(bytes);
+            Ok(ControllerExpandVolumeResponse {
+                capacity_bytes: made.bytes,
+                node_expansion_required,
+            })
+        })
+        .await
+    }
+
+    not_served! {
+        validate_volume_capabilities: ValidateVolumeCapabilitiesRequest => ValidateVolumeCapabilitiesResponse,
+        list_volumes: ListVolumesRequest => ListVolumesResponse,
+        get_capacity: GetCapacityRequest => GetCapacityResponse,
+        create_snapshot: CreateSnapshotRequest => CreateSnapshotResponse,
+        delete_snapshot: DeleteSnapshotRequest => DeleteSnapshotResponse,
+        list_snapshots: ListSnapshotsRequest => ListSnapshotsResponse,
+        get_snapshot: GetSnapshotRequest => GetSnapshotResponse,
+        controller_get_volume: ControllerGetVolumeRequest => ControllerGetVolumeResponse,
+        controller_modify_volume: ControllerModifyVolumeRequest => ControllerModifyVolumeResponse,
+    }
+}
