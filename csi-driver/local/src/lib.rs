@@ -1,1 +1,152 @@
 //! The reference CSI driver: node-local volumes over interchangeable backends.
+//!
+//! A pool directory holds one directory per volume with its durable record and its data. The `dir` backend keeps the
+//! data as a plain directory: capacity is accounted, not enforced. The `loop` backend keeps it in a sparse file that
+//! becomes a loop device, with ext4 or xfs on it or as a raw block device: capacity is enforced by the device's size.
+//!
+//! | module | for |
+//! | --- | --- |
+//! | [`config`] | flags and what they mean |
+//! | `record` | the durable record of a volume: format, checksum |
+//! | `pool` | the pool on disk: made, removed and recovered so that a crash leaves nothing half-made |
+//! | `catalog` | the pool in memory: who exists, what is reserved |
+//! | `fit` | which capabilities a volume can serve |
+//! | `backend` | the trait, `dir` and `loop` |
+//! | `controller`, `node` | the CSI calls |
+//!
+//! What is mounted where is asked of the kernel each time. Nothing of importance lives only in memory.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod blocking;
+mod catalog;
+pub mod config;
+mod controller;
+mod fit;
+mod node;
+mod pool;
+mod record;
+mod volume_name;
+
+use std::sync::Arc;
+
+pub use config::{Args, BackendKind, Config, ConfigError, Services};
+use moorline_driver_sdk::{
+    Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, request::Topology,
+};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    blocking::Blocking,
+    catalog::Catalog,
+    controller::LocalController,
+    node::LocalNode,
+    pool::{Pool, PoolError},
+};
+
+/// The driver's name, unless another one is configured.
+pub const DRIVER_NAME: &str = "local.csi.moorline.dev";
+
+/// Why the driver ended.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The pool directory can't be used.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The pool could not be opened because the process is out of threads or stopping.
+    #[error("open the pool")]
+    Open(#[source] DriverError),
+    /// The target root can't be opened.
+    #[error("open the target root")]
+    TargetRoot(#[source] moorline_mount::MountError),
+    /// The endpoint can't be listened on.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The transport failed, or operations outlasted the grace period.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// The topology key under which this driver names a node: `topology.<driver name>/node`.
+pub fn topology_key(driver_name: &str) -> String {
+    format!("topology.{driver_name}/node")
+}
+
+/// Serves the driver until `stop`: recovers the pool, listens, and at the end waits for what is running.
+///
+/// # Errors
+/// When the pool, the endpoint or the transport can't be used.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let blocking = Blocking::new();
+    let here = Topology::one(topology_key(&config.driver_name), config.node_id.clone());
+    let mut builder = Driver::builder(DriverInfo::new(
+        config.driver_name.clone(),
+        env!("CARGO_PKG_VERSION"),
+    ))
+    .topology()
+    .single_node_modes();
+
+    let has_controller = config.services.has_controller();
+    let pool_dir = config.pool_dir.clone();
+    let opened = blocking.run("open the pool", move || {
+        Pool::open(&pool_dir, has_controller).map(Arc::new)
+    });
+    let pool = opened.await.map_err(Error::Open)??;
+    if has_controller {
+        let scanned = Arc::clone(&pool);
+        let volumes = blocking
+            .run("recover the pool", move || scanned.recover())
+            .await
+            .map_err(Error::Open)??;
+        let catalog = Catalog::new(config.capacity_limit_bytes, volumes);
+        tracing::info!(
+            pool = %config.pool_dir.display(),
+            volumes = catalog.len(),
+            reserved_bytes = catalog.reserved_bytes(),
+            "Pool is open"
+        );
+        let backend = backend::of_kind(config.backend);
+        let controller = Arc::new(LocalController::new(
+            Arc::clone(&pool),
+            catalog,
+            backend,
+            blocking.clone(),
+            here.clone(),
+        ));
+        builder = builder.volumes(Arc::clone(&controller) as _, |groups| {
+            groups
+                .capacity(Arc::clone(&controller) as _)
+                .listing(Arc::clone(&controller) as _)
+                .lookup(Arc::clone(&controller) as _)
+                .expansion(controller)
+                .done();
+        });
+    }
+    if config.services.has_node() {
+        let node = LocalNode::open(
+            pool,
+            &config.target_root,
+            blocking,
+            config.node_id.clone(),
+            config.max_volumes,
+            here,
+        );
+        let node = Arc::new(node.map_err(Error::TargetRoot)?);
+        builder = builder.node(Arc::clone(&node) as _, |groups| {
+            groups
+                .staging(Arc::clone(&node) as _)
+                .stats(Arc::clone(&node) as _)
+                .node_expansion(node)
+                .done();
+        });
+    }
+    let listener = config.endpoint.listen().await?;
+    tracing::info!(endpoint = %config.endpoint, driver.name = config.driver_name, "Driver is listening");
+    builder
+        .build()
+        .serve(listener, GRACE_PERIOD_DEFAULT, stop)
+        .await?;
+    Ok(())
+}

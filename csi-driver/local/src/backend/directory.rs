@@ -1,0 +1,209 @@
+//! The `dir` backend: a directory per volume, bind-mounted at the target. Capacity is accounted, not enforced.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use moorline_driver_sdk::volume::VolumeStats;
+use moorline_mount::{
+    beneath::Target,
+    mount::{self, BindOptions},
+    mountinfo::{self, MountEntry},
+    usage,
+};
+
+use super::{Backend, BackendError, Files, SizeRule};
+use crate::{config::BackendKind, fit::MountPlan, record::Content};
+
+const DATA: &str = "data";
+/// Everybody who gets to see the volume may write to it; who gets to see it is decided by mounting it.
+const DATA_MODE: u32 = 0o777;
+/// What is made at a target path that is not there.
+pub(super) const TARGET_DIRECTORY_MODE: u32 = 0o750;
+
+pub(crate) struct Directories;
+
+impl Directories {
+    fn data(files: Files<'_>) -> PathBuf {
+        files.directory.join(DATA)
+    }
+
+    /// Is the directory that is seen at `path` the volume's?
+    fn is_at(files: Files<'_>, path: &Target) -> Result<bool, BackendError> {
+        let data = Self::data(files);
+        let wanted = fs::metadata(&data).map_err(BackendError::io("look at", &data))?;
+        let device = (rustix::fs::major(wanted.dev()), rustix::fs::minor(wanted.dev()));
+        Ok(path
+            .look()?
+            .is_some_and(|seen| seen.is_mount_point && seen.device == device && seen.inode == wanted.ino()))
+    }
+
+    /// All mounts of the data directory, or of something in it.
+    fn mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
+        let data = Self::data(files);
+        let wanted = match fs::metadata(&data) {
+            Ok(seen) => seen,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(BackendError::io("look at", data)(error)),
+        };
+        let device = (rustix::fs::major(wanted.dev()), rustix::fs::minor(wanted.dev()));
+        // A mount's root is given within its filesystem, where the pool may be anywhere: the last two elements, volume
+        // and "data", are the same everywhere.
+        let Some(volume) = files.directory.file_name() else {
+            return Ok(Vec::new());
+        };
+        let is_ours = |root: &Path| {
+            let mut names = root.iter();
+            names.any(|name| name == volume) && names.next().is_some_and(|name| name == DATA)
+        };
+        let entries = mountinfo::read()?;
+        Ok(entries
+            .into_iter()
+            .filter(|entry| entry.device == device && is_ours(&entry.root))
+            .collect())
+    }
+}
+
+impl Backend for Directories {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Dir
+    }
+
+    fn sizes(&self, _content: Content) -> SizeRule {
+        SizeRule {
+            min_bytes: 1,
+            step_bytes: 1,
+        }
+    }
+
+    fn make(&self, files: Files<'_>, _bytes: u64) -> Result<(), BackendError> {
+        let data = Self::data(files);
+        fs::create_dir(&data).map_err(BackendError::io("make the directory", &data))?;
+        // mkdir alone would subtract the umask.
+        let mode = fs::Permissions::from_mode(DATA_MODE);
+        fs::set_permissions(&data, mode).map_err(BackendError::io("set the mode of", &data))
+    }
+
+    fn grow(&self, _files: Files<'_>, _bytes: u64) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn needs_node_expansion(&self) -> bool {
+        false
+    }
+
+    fn users(&self, files: Files<'_>) -> Result<Vec<PathBuf>, BackendError> {
+        Ok(Self::mounts(files)?
+            .into_iter()
+            .map(|entry| entry.mount_point)
+            .collect())
+    }
+
+    /// The data is on the node already: there is nothing to prepare, only to check.
+    fn stage(&self, files: Files<'_>, staging: &Target, _plan: &MountPlan) -> Result<(), BackendError> {
+        let data = Self::data(files);
+        fs::metadata(&data).map_err(BackendError::io("look at", &data))?;
+        staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
+        Ok(())
+    }
+
+    fn unstage(&self, _files: Files<'_>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn publish(
+        &self,
+        files: Files<'_>,
+        _staging: &Target,
+        target: &Target,
+        plan: &MountPlan,
+    ) -> Result<(), BackendError> {
+        if Self::is_at(files, target)? {
+            return same_writability(target, plan);
+        }
+        target.ensure_directory(TARGET_DIRECTORY_MODE)?;
+        refuse_other_mount(target)?;
+        let options = BindOptions {
+            attributes: plan.attributes(),
+            recursive: false,
+        };
+        target.attach(mount::clone_tree(Self::data(files), options)?)?;
+        Ok(())
+    }
+
+    fn unpublish(&self, _files: Files<'_>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn published_at(&self, files: Files<'_>, staging: Option<&Path>) -> Result<Vec<PathBuf>, BackendError> {
+        // A mount of something inside the volume (a subPath) is not a publishing of its own.
+        let is_whole = |entry: &MountEntry| entry.root.file_name().is_some_and(|name| name == DATA);
+        let mounts = Self::mounts(files)?
+            .into_iter()
+            .filter(is_whole)
+            .map(|entry| entry.mount_point);
+        Ok(mounts.filter(|path| Some(path.as_path()) != staging).collect())
+    }
+
+    fn grow_on_node(&self, files: Files<'_>, path: &Target) -> Result<(), BackendError> {
+        // Staging leaves a plain directory behind, so that only its presence can be checked.
+        if path.look()?.is_none() {
+            return Err(BackendError::NotThere(path.path().to_owned()));
+        }
+        let data = Self::data(files);
+        fs::metadata(&data)
+            .map(drop)
+            .map_err(BackendError::io("look at", data))
+    }
+
+    fn stats(&self, files: Files<'_>, path: &Target) -> Result<VolumeStats, BackendError> {
+        if !Self::is_at(files, path)? {
+            return Err(BackendError::NotThere(path.path().to_owned()));
+        }
+        filesystem_stats(path)
+    }
+}
+
+/// What is published already must be as writable as asked for.
+pub(super) fn same_writability(target: &Target, plan: &MountPlan) -> Result<(), BackendError> {
+    let is_read_only = usage::filesystem(target.pinned_path())?.is_read_only;
+    if is_read_only == plan.is_read_only() {
+        return Ok(());
+    }
+    let what = if is_read_only {
+        "has the volume read-only already"
+    } else {
+        "has the volume writable already"
+    };
+    Err(BackendError::Conflict {
+        path: target.path().to_owned(),
+        what,
+    })
+}
+
+pub(super) fn refuse_other_mount(target: &Target) -> Result<(), BackendError> {
+    match target.look()? {
+        Some(seen) if seen.is_mount_point => Err(BackendError::Conflict {
+            path: target.path().to_owned(),
+            what: "has something else mounted",
+        }),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn filesystem_stats(path: &Target) -> Result<VolumeStats, BackendError> {
+    use moorline_driver_sdk::volume::VolumeUsage;
+    let usage = usage::filesystem(path.pinned_path())?;
+    let amount = |amount: usage::Amount| VolumeUsage {
+        total: amount.total,
+        available: amount.available,
+        used: amount.used,
+    };
+    Ok(VolumeStats {
+        bytes: Some(amount(usage.bytes)),
+        inodes: Some(amount(usage.inodes)),
+        condition: None,
+    })
+}

@@ -1,0 +1,422 @@
+//! The `loop` backend: a sparse file per volume, as a loop device raw or with a filesystem. Capacity is enforced.
+//!
+//! For a filesystem the device is attached with autoclear: it lives exactly as long as the mount at the staging path, so
+//! that no crash leaves it behind. For a raw block device nothing holds it open between stage and publish; it is
+//! detached explicitly when the volume is unstaged.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use moorline_driver_sdk::volume::{VolumeStats, VolumeUsage};
+use moorline_mount::{
+    beneath::Target,
+    filesystem::{self, FsType},
+    loop_device::{self, AttachOptions, LoopDevice},
+    mount::{self, BindOptions},
+    mountinfo::{self, MountEntry},
+    usage,
+};
+
+use super::{
+    Backend, BackendError, Files, SizeRule,
+    directory::{TARGET_DIRECTORY_MODE, filesystem_stats, refuse_other_mount, same_writability},
+};
+use crate::{config::BackendKind, fit::MountPlan, record::Content};
+
+const IMAGE: &str = "image";
+/// Block size of the filesystems and page size of the loop driver.
+const STEP_BYTES: u64 = 4096;
+const BLOCK_MIN_BYTES: u64 = 1 << 20;
+/// A filesystem may be a little smaller than its device; from here on it has not followed it.
+const UNGROWN_MIN_BYTES: u64 = 1 << 20;
+const TARGET_FILE_MODE: u32 = 0o640;
+
+pub(crate) struct LoopFiles;
+
+impl LoopFiles {
+    fn image(files: Files<'_>) -> PathBuf {
+        files.directory.join(IMAGE)
+    }
+
+    fn devices(files: Files<'_>) -> Result<Vec<LoopDevice>, BackendError> {
+        let image = Self::image(files);
+        if !image.exists() {
+            return Ok(Vec::new());
+        }
+        Ok(loop_device::find_all_by_backing_file(image)?)
+    }
+
+    fn device(files: Files<'_>, is_read_only: bool) -> Result<Option<LoopDevice>, BackendError> {
+        for device in Self::devices(files)? {
+            if device.is_read_only()? == is_read_only {
+                return Ok(Some(device));
+            }
+        }
+        Ok(None)
+    }
+
+    fn ensure_device(files: Files<'_>, options: AttachOptions) -> Result<LoopDevice, BackendError> {
+        match Self::device(files, options.read_only)? {
+            Some(device) => Ok(device),
+            None => Ok(loop_device::attach(Self::image(files), options)?),
+        }
+    }
+
+    /// Is the volume's filesystem mounted at this path?
+    fn is_mounted_at(files: Files<'_>, path: &Target) -> Result<bool, BackendError> {
+        let Some(seen) = path.look()?.filter(|seen| seen.is_mount_point) else {
+            return Ok(false);
+        };
+        for device in Self::devices(files)? {
+            if device.number()? == seen.device {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The volume's device whose node is mounted at this path.
+    fn device_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
+        let Some(seen) = path
+            .look()?
+            .filter(|seen| seen.is_mount_point && seen.file_type.is_block_device())
+        else {
+            return Ok(None);
+        };
+        for device in Self::devices(files)? {
+            if device.number()? == seen.represents {
+                return Ok(Some(device));
+            }
+        }
+        Ok(None)
+    }
+
+    fn stage_filesystem(
+        files: Files<'_>,
+        fs_type: FsType,
+        staging: &Target,
+        plan: &MountPlan,
+    ) -> Result<(), BackendError> {
+        if Self::is_mounted_at(files, staging)? {
+            return Ok(());
+        }
+        staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
+        refuse_other_mount(staging)?;
+        let image = Self::image(files);
+        let options = AttachOptions {
+            autoclear: true,
+            ..AttachOptions::default()
+        };
+        // Held open until the mount holds it.
+        let device = Self::ensure_device(files, options)?;
+        if filesystem::probe(device.path())? != Some(fs_type) {
+            return Err(BackendError::WrongContent {
+                path: image,
+                expected: files.content,
+            });
+        }
+        let is_mounted_elsewhere = !Self::filesystem_mounts(files)?.is_empty();
+        let is_ungrown = !is_mounted_elsewhere && Self::is_ungrown(device.path())?;
+        if !is_mounted_elsewhere && filesystem::needs_check(device.path(), fs_type)? {
+            tracing::warn!(device = %device.path().display(), "The filesystem has noted errors; checking it");
+            filesystem::check(device.path(), fs_type)?;
+        }
+        if is_ungrown {
+            filesystem::grow_unmounted(device.path(), fs_type)?;
+        }
+        // Read-only is a matter of publishing: the journal must be replayed first.
+        let mut options = plan.options.clone();
+        options.attributes.set -= rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let made = mount::new_filesystem(
+            device.path().as_os_str(),
+            staging.path(),
+            fs_type.as_str(),
+            &options,
+        )?;
+        staging.attach(made)?;
+        if is_ungrown && fs_type == FsType::Xfs {
+            filesystem::grow(device.path(), staging.pinned_path(), fs_type)?;
+        }
+        Ok(())
+    }
+
+    fn is_ungrown(device: &Path) -> Result<bool, BackendError> {
+        let device_bytes = usage::block_size(device)?;
+        let filesystem_bytes = filesystem::size_bytes(device)?.unwrap_or(device_bytes);
+        Ok(device_bytes.saturating_sub(filesystem_bytes) >= UNGROWN_MIN_BYTES)
+    }
+
+    fn publish_filesystem(
+        files: Files<'_>,
+        staging: &Target,
+        target: &Target,
+        plan: &MountPlan,
+    ) -> Result<(), BackendError> {
+        if Self::is_mounted_at(files, target)? {
+            return same_writability(target, plan);
+        }
+        if !Self::is_mounted_at(files, staging)? {
+            return Err(BackendError::NotStaged(staging.path().to_owned()));
+        }
+        target.ensure_directory(TARGET_DIRECTORY_MODE)?;
+        refuse_other_mount(target)?;
+        let options = BindOptions {
+            attributes: plan.attributes(),
+            recursive: false,
+        };
+        target.attach(staging.clone_tree(options)?)?;
+        Ok(())
+    }
+
+    /// A read-only mount of a device node would not keep anybody from writing to the device, so that read-only users
+    /// get a read-only device of their own.
+    fn publish_block(files: Files<'_>, target: &Target, plan: &MountPlan) -> Result<(), BackendError> {
+        if let Some(device) = Self::device_at(files, target)? {
+            if device.is_read_only()? == plan.is_read_only() {
+                return Ok(());
+            }
+            let what = "has the volume with other access already";
+            return Err(BackendError::Conflict {
+                path: target.path().to_owned(),
+                what,
+            });
+        }
+        let device = match Self::device(files, plan.is_read_only())? {
+            Some(device) => device,
+            None if plan.is_read_only() && Self::device(files, false)?.is_some() => loop_device::attach(
+                Self::image(files),
+                AttachOptions {
+                    read_only: true,
+                    ..AttachOptions::default()
+                },
+            )?,
+            None => return Err(BackendError::NotStaged(Self::image(files))),
+        };
+        target.ensure_file(TARGET_FILE_MODE)?;
+        refuse_other_mount(target)?;
+        target.attach(mount::clone_tree(device.path(), BindOptions::default())?)?;
+        Ok(())
+    }
+
+    fn filesystem_mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
+        let devices = Self::devices(files)?;
+        let numbers = devices
+            .iter()
+            .map(LoopDevice::number)
+            .collect::<Result<Vec<_>, _>>()?;
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(mountinfo::read()?
+            .into_iter()
+            .filter(|entry| numbers.contains(&entry.device))
+            .collect())
+    }
+
+    /// Mounts of the nodes of these devices.
+    fn node_mounts(devices: &[LoopDevice]) -> Result<Vec<MountEntry>, BackendError> {
+        if devices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_node_of = |entry: &MountEntry, device: &LoopDevice| {
+            entry.fs_type == "devtmpfs" && entry.root.file_name() == device.path().file_name()
+        };
+        let entries = mountinfo::read()?;
+        let mounts = entries
+            .into_iter()
+            .filter(|entry| devices.iter().any(|device| is_node_of(entry, device)));
+        Ok(mounts.collect())
+    }
+
+    fn detach(device: LoopDevice) -> Result<(), BackendError> {
+        let path = device.path().to_owned();
+        drop(device); // Our own descriptor would count as a user.
+        loop_device::detach(&path)?;
+        Ok(())
+    }
+}
+
+impl Backend for LoopFiles {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Loop
+    }
+
+    fn sizes(&self, content: Content) -> SizeRule {
+        let min_bytes = content
+            .filesystem()
+            .map_or(BLOCK_MIN_BYTES, FsType::size_min_bytes);
+        SizeRule {
+            min_bytes,
+            step_bytes: STEP_BYTES,
+        }
+    }
+
+    fn make(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError> {
+        let image = Self::image(files);
+        let file = File::options().write(true).create_new(true).open(&image);
+        let file = file.map_err(BackendError::io("make the file", &image))?;
+        file.set_len(bytes)
+            .map_err(BackendError::io("set the size of", &image))?;
+        if let Some(fs_type) = files.content.filesystem() {
+            filesystem::make(&image, fs_type)?;
+        }
+        file.sync_all().map_err(BackendError::io("fsync", &image))
+    }
+
+    fn grow(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError> {
+        let image = Self::image(files);
+        let file = File::options()
+            .write(true)
+            .open(&image)
+            .map_err(BackendError::io("open", &image))?;
+        let now = file
+            .metadata()
+            .map_err(BackendError::io("look at", &image))?
+            .len();
+        if now < bytes {
+            file.set_len(bytes)
+                .map_err(BackendError::io("set the size of", &image))?;
+        }
+        file.sync_all().map_err(BackendError::io("fsync", &image))
+    }
+
+    fn needs_node_expansion(&self) -> bool {
+        true
+    }
+
+    fn users(&self, files: Files<'_>) -> Result<Vec<PathBuf>, BackendError> {
+        Ok(Self::devices(files)?
+            .iter()
+            .map(|device| device.path().to_owned())
+            .collect())
+    }
+
+    fn stage(&self, files: Files<'_>, staging: &Target, plan: &MountPlan) -> Result<(), BackendError> {
+        match files.content.filesystem() {
+            Some(fs_type) => Self::stage_filesystem(files, fs_type, staging, plan),
+            None => {
+                staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
+                Self::ensure_device(
+                    files,
+                    AttachOptions {
+                        read_only: plan.is_read_only(),
+                        ..AttachOptions::default()
+                    },
+                )?;
+                Ok(())
+            }
+        }
+    }
+
+    fn unstage(&self, files: Files<'_>) -> Result<(), BackendError> {
+        // A filesystem that is mounted elsewhere too keeps its device; the kernel detaches it with the last mount.
+        if !Self::filesystem_mounts(files)?.is_empty() {
+            return Ok(());
+        }
+        for device in Self::devices(files)? {
+            Self::detach(device)?;
+        }
+        match Self::devices(files)?.first() {
+            None => Ok(()),
+            Some(device) => Err(BackendError::Busy(device.path().to_owned())),
+        }
+    }
+
+    fn publish(
+        &self,
+        files: Files<'_>,
+        staging: &Target,
+        target: &Target,
+        plan: &MountPlan,
+    ) -> Result<(), BackendError> {
+        if plan.is_block {
+            Self::publish_block(files, target, plan)
+        } else {
+            Self::publish_filesystem(files, staging, target, plan)
+        }
+    }
+
+    fn unpublish(&self, files: Files<'_>) -> Result<(), BackendError> {
+        if files.content != Content::Block {
+            return Ok(());
+        }
+        // The read-only device beside a writable one is made by publishing and goes with its last user.
+        let devices = Self::devices(files)?;
+        let (mut read_only, mut writable) = (Vec::new(), 0);
+        for device in devices {
+            if device.is_read_only()? {
+                read_only.push(device)
+            } else {
+                writable += 1
+            }
+        }
+        if writable == 0 || !Self::node_mounts(&read_only)?.is_empty() {
+            return Ok(());
+        }
+        read_only.into_iter().try_for_each(Self::detach)
+    }
+
+    fn published_at(&self, files: Files<'_>, staging: Option<&Path>) -> Result<Vec<PathBuf>, BackendError> {
+        let mounts = if files.content == Content::Block {
+            Self::node_mounts(&Self::devices(files)?)?
+        } else {
+            Self::filesystem_mounts(files)?
+        };
+        let is_whole = |entry: &MountEntry| files.content == Content::Block || entry.root == Path::new("/");
+        let paths = mounts.into_iter().filter(is_whole).map(|entry| entry.mount_point);
+        Ok(paths.filter(|path| Some(path.as_path()) != staging).collect())
+    }
+
+    fn grow_on_node(&self, files: Files<'_>, path: &Target) -> Result<(), BackendError> {
+        let not_there = || BackendError::NotThere(path.path().to_owned());
+        let fs_type = files.content.filesystem();
+        let is_there = match fs_type {
+            Some(_) => Self::is_mounted_at(files, path)?,
+            // A block volume is named by the path of its staging directory, of its node, or of something made of that.
+            None => path.look()?.is_some(),
+        };
+        if !is_there {
+            return Err(not_there());
+        }
+        let devices = Self::devices(files)?;
+        for device in &devices {
+            loop_device::refresh_size(device.path())?;
+        }
+        let device = devices.first().ok_or_else(not_there)?;
+        if let Some(fs_type) = fs_type {
+            filesystem::grow(device.path(), path.pinned_path(), fs_type)?;
+        }
+        Ok(())
+    }
+
+    fn stats(&self, files: Files<'_>, path: &Target) -> Result<VolumeStats, BackendError> {
+        if files.content != Content::Block {
+            if !Self::is_mounted_at(files, path)? {
+                return Err(BackendError::NotThere(path.path().to_owned()));
+            }
+            return filesystem_stats(path);
+        }
+        let device = Self::devices(files)?.into_iter().next();
+        let (Some(device), Some(_)) = (device, path.look()?) else {
+            return Err(BackendError::NotThere(path.path().to_owned()));
+        };
+        let image = Self::image(files);
+        let allocated = fs::metadata(&image)
+            .map_err(BackendError::io("look at", &image))?
+            .blocks()
+            * 512;
+        let total = usage::block_size(device.path())?;
+        let bytes = VolumeUsage {
+            total,
+            available: total.saturating_sub(allocated),
+            used: allocated.min(total),
+        };
+        Ok(VolumeStats {
+            bytes: Some(bytes),
+            ..VolumeStats::default()
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! The arrows of the drawing, and that reserved bytes always match what exists.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::Content;
+
+const POOL: u64 = 1000;
+
+fn record(volume_id: &str, capacity_bytes: u64) -> Arc<Record> {
+    Arc::new(Record {
+        volume_id: volume_id.to_owned(),
+        name: volume_id.to_owned(),
+        capacity_bytes,
+        content: Content::Directory,
+        parameters: Default::default(),
+        created_at: String::new(),
+    })
+}
+
+fn empty() -> Catalog {
+    Catalog::new(None, BTreeMap::new())
+}
+
+fn with(volume_id: &str, bytes: u64) -> Catalog {
+    Catalog::new(
+        None,
+        BTreeMap::from([(volume_id.to_owned(), Entry::Ready(record(volume_id, bytes)))]),
+    )
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, DriverError>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+#[test]
+fn a_create_reserves_and_a_failed_one_gives_back() {
+    let catalog = empty();
+    assert_eq!(catalog.begin_create("a", 400, POOL).unwrap(), Begin::Create);
+    assert_eq!(catalog.unreserved_bytes(POOL), 600);
+    assert_eq!(kind(catalog.begin_create("a", 400, POOL)), ErrorKind::Aborted);
+    assert_eq!(
+        kind(catalog.begin_create("b", 601, POOL)),
+        ErrorKind::ResourceExhausted
+    );
+    assert_eq!(kind(catalog.get("a")), ErrorKind::NotFound);
+    catalog.finish_create("a", None);
+    assert_eq!(catalog.reserved_bytes(), 0);
+    catalog.begin_create("a", 400, POOL).unwrap();
+    catalog.finish_create("a", Some(record("a", 400)));
+    assert_eq!(
+        catalog.begin_create("a", 7, POOL).unwrap(),
+        Begin::Exists(record("a", 400))
+    );
+    assert_eq!(catalog.reserved_bytes(), 400);
+}
+
+#[test]
+fn a_delete_keeps_the_bytes_until_nothing_is_left() {
+    let catalog = with("a", 400);
+    let taken = catalog.begin_delete("a").unwrap().unwrap();
+    assert_eq!(kind(catalog.begin_delete("a")), ErrorKind::Aborted);
+    assert_eq!(kind(catalog.begin_create("a", 1, POOL)), ErrorKind::Aborted);
+    catalog.finish_delete(&taken, Deleted::Left);
+    assert_eq!(catalog.reserved_bytes(), 400);
+    assert_eq!(kind(catalog.get("a")), ErrorKind::NotFound);
+    let taken = catalog.begin_delete("a").unwrap().expect("once more");
+    catalog.finish_delete(&taken, Deleted::Gone);
+    assert_eq!(catalog.reserved_bytes(), 0);
+    assert_eq!(catalog.begin_delete("a").unwrap(), None);
+}
+
+#[test]
+fn a_delete_that_did_not_begin_changes_nothing() {
+    let catalog = with("a", 400);
+    let taken = catalog.begin_delete("a").unwrap().unwrap();
+    catalog.finish_delete(&taken, Deleted::Kept);
+    assert_eq!(catalog.get("a").unwrap(), record("a", 400));
+    assert_eq!(catalog.reserved_bytes(), 400);
+}
+
+#[test]
+fn damaged_volumes_are_neither_served_nor_replaced_nor_removed() {
+    let entry = Entry::Damaged {
+        reason: "its record is damaged".into(),
+    };
+    let catalog = Catalog::new(None, BTreeMap::from([("a".to_owned(), entry)]));
+    assert_eq!(kind(catalog.get("a")), ErrorKind::FailedPrecondition);
+    assert_eq!(
+        kind(catalog.begin_create("a", 1, POOL)),
+        ErrorKind::FailedPrecondition
+    );
+    assert_eq!(kind(catalog.begin_delete("a")), ErrorKind::FailedPrecondition);
+    assert_eq!(catalog.page(None, 10), (vec![], false));
+}
+
+#[test]
+fn an_expansion_reserves_the_difference() {
+    let catalog = with("a", 400);
+    assert_eq!(
+        kind(catalog.begin_expand(400, 1001, POOL)),
+        ErrorKind::ResourceExhausted
+    );
+    catalog.begin_expand(400, 900, POOL).unwrap();
+    assert_eq!(catalog.reserved_bytes(), 900);
+    catalog.finish_expand(400, 900, None);
+    assert_eq!(catalog.reserved_bytes(), 400);
+    catalog.begin_expand(400, 900, POOL).unwrap();
+    catalog.finish_expand(400, 900, Some(record("a", 900)));
+    assert_eq!(
+        (catalog.reserved_bytes(), catalog.get("a").unwrap().capacity_bytes),
+        (900, 900)
+    );
+}
+
+#[test]
+fn an_explicit_limit_beats_the_pools_size() {
+    let catalog = Catalog::new(Some(10), BTreeMap::new());
+    assert_eq!(
+        kind(catalog.begin_create("a", 11, POOL)),
+        ErrorKind::ResourceExhausted
+    );
+    let catalog = Catalog::new(Some(5000), BTreeMap::new());
+    catalog
+        .begin_create("a", 4000, POOL)
+        .expect("over-commit is the operator's choice");
+}
+
+#[test]
+fn pages_follow_the_order_of_ids() {
+    let volumes = ["a", "b", "c"].map(|id| (id.to_owned(), Entry::Ready(record(id, 1))));
+    let catalog = Catalog::new(None, BTreeMap::from(volumes));
+    let ids = |start, count| {
+        let (page, has_more) = catalog.page(start, count);
+        (
+            page.iter()
+                .map(|record| record.volume_id.clone())
+                .collect::<Vec<_>>()
+                .join(""),
+            has_more,
+        )
+    };
+    let cases = [
+        (None, 2, "ab", true),
+        (Some("b"), 2, "c", false),
+        (Some("aa"), 1, "b", true),
+        (None, 3, "abc", false),
+    ];
+    for (start, count, expected, more) in cases {
+        assert_eq!(
+            ids(start, count),
+            (expected.to_owned(), more),
+            "{start:?} {count}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn reserved_bytes_are_the_sum_of_what_exists(
+        steps in proptest::collection::vec((0u8..4, 0u64..400, 0u8..5, any::<bool>()), 1..60),
+    ) {
+        let catalog = empty();
+        for (volume, bytes, step, ok) in steps {
+            let id = format!("v{volume}");
+            match step {
+                0 | 1 => if let Ok(Begin::Create) = catalog.begin_create(&id, bytes, POOL) {
+                    catalog.finish_create(&id, ok.then(|| record(&id, bytes)));
+                },
+                2 => if let Ok(Some(taken)) = catalog.begin_delete(&id) {
+                    catalog.finish_delete(&taken, if ok { Deleted::Gone } else { Deleted::Left });
+                },
+                3 => if let Ok(Some(taken)) = catalog.begin_delete(&id) {
+                    catalog.finish_delete(&taken, Deleted::Kept);
+                },
+                _ => if let Ok(old) = catalog.get(&id) {
+                    let new = old.capacity_bytes + bytes;
+                    if catalog.begin_expand(old.capacity_bytes, new, POOL).is_ok() {
+                        catalog.finish_expand(old.capacity_bytes, new, ok.then(|| record(&id, new)));
+                    }
+                },
+            }
+            let state = catalog.state.lock();
+            let sum: u64 = state.volumes.values().map(reserved_by).sum();
+            prop_assert_eq!(state.reserved_bytes, sum);
+            prop_assert!(sum <= POOL);
+        }
+    }
+}

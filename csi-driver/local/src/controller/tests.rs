@@ -1,0 +1,129 @@
+//! Tables for the two decisions of the controller: same volume or another one, and which size to grow to.
+
+use super::*;
+
+fn record() -> Record {
+    Record {
+        volume_id: "a".into(),
+        name: "a".into(),
+        capacity_bytes: 1000,
+        content: Content::Ext4,
+        parameters: StringMap::new(),
+        created_at: String::new(),
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        name: "a".into(),
+        content: Content::Ext4,
+        capacity: range(1000, 0),
+        parameters: StringMap::new(),
+    }
+}
+
+fn range(required: u64, limit: u64) -> CapacityRange {
+    CapacityRange {
+        required_bytes: (required > 0).then_some(required),
+        limit_bytes: (limit > 0).then_some(limit),
+    }
+}
+
+#[test]
+fn a_name_that_is_taken_fits_or_is_a_conflict() {
+    let cases = [
+        ("the same", wanted(), None),
+        (
+            "less is fine",
+            Wanted {
+                capacity: range(500, 0),
+                ..wanted()
+            },
+            None,
+        ),
+        (
+            "any size is fine",
+            Wanted {
+                capacity: range(0, 0),
+                ..wanted()
+            },
+            None,
+        ),
+        (
+            "more is not",
+            Wanted {
+                capacity: range(1001, 0),
+                ..wanted()
+            },
+            Some("with 1000 bytes"),
+        ),
+        (
+            "a lower limit is not",
+            Wanted {
+                capacity: range(0, 999),
+                ..wanted()
+            },
+            Some("with 1000 bytes"),
+        ),
+        (
+            "block instead",
+            Wanted {
+                content: Content::Block,
+                ..wanted()
+            },
+            Some("as an ext4 filesystem"),
+        ),
+        (
+            "a name of the same id",
+            Wanted {
+                name: "b".into(),
+                ..wanted()
+            },
+            Some("not with the name b"),
+        ),
+        (
+            "other parameters",
+            Wanted {
+                parameters: StringMap::from([("k".into(), "v".into())]),
+                ..wanted()
+            },
+            Some("with other parameters"),
+        ),
+    ];
+    for (name, wanted, expected) in cases {
+        match (check_same(&record(), &wanted), expected) {
+            (Ok(()), None) => {}
+            (Err(error), Some(expected)) => {
+                assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{name}");
+                assert!(error.to_string().contains(expected), "{name}: {error}");
+            }
+            (got, _) => panic!("{name}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn volumes_grow_and_never_shrink() {
+    let rule = SizeRule {
+        min_bytes: 100,
+        step_bytes: 100,
+    };
+    let cases = [
+        ("grow", range(1500, 0), Ok(Some(1500))),
+        ("rounded", range(1501, 0), Ok(Some(1600))),
+        (
+            "rounding passes the limit",
+            range(1501, 1550),
+            Err(ErrorKind::OutOfRange),
+        ),
+        ("large enough", range(1000, 0), Ok(None)),
+        ("asked again later", range(900, 0), Ok(None)),
+        ("limit only, above", range(0, 2000), Ok(None)),
+        ("limit only, below", range(0, 999), Err(ErrorKind::OutOfRange)),
+        ("shrink", range(500, 900), Err(ErrorKind::OutOfRange)),
+    ];
+    for (name, capacity, expected) in cases {
+        let got = grown_size(&record(), capacity, rule).map_err(|error| error.kind());
+        assert_eq!(got, expected, "{name}");
+    }
+}

@@ -1,0 +1,294 @@
+//! Which ways of using a volume a backend offers, and which an existing volume can serve. Pure.
+
+use moorline_driver_sdk::{
+    DriverError,
+    request::{AccessType, MountVolume, StringMap, VolumeCapability},
+};
+use moorline_mount::{
+    filesystem::FsType,
+    mount_options::{Attributes, MountOptions},
+};
+
+use crate::{config::BackendKind, record::Content};
+
+/// Parameters under this prefix describe the claim, not the volume; a provisioner may add them.
+const CLAIM_PREFIX: &str = "csi.storage.k8s.io/";
+const FS_TYPE_DEFAULT: FsType = FsType::Ext4;
+
+/// What a new volume must hold to serve all the capabilities.
+///
+/// # Errors
+/// Invalid argument, with the way out.
+pub(crate) fn plan(backend: BackendKind, capabilities: &[VolumeCapability]) -> Result<Content, DriverError> {
+    let content = match backend {
+        BackendKind::Dir => Content::Directory,
+        BackendKind::Loop if capabilities.iter().any(VolumeCapability::is_block) => Content::Block,
+        BackendKind::Loop => filesystem_for(capabilities)?.into(),
+    };
+    capabilities
+        .iter()
+        .try_for_each(|capability| fit(content, capability).map_err(DriverError::invalid))?;
+    Ok(content)
+}
+
+fn filesystem_for(capabilities: &[VolumeCapability]) -> Result<FsType, DriverError> {
+    let named = capabilities
+        .iter()
+        .filter_map(|capability| capability.mount()?.fs_type.as_deref())
+        .next();
+    named.map_or(Ok(FS_TYPE_DEFAULT), |name| {
+        name.parse()
+            .map_err(|error: moorline_mount::filesystem::FilesystemError| {
+                DriverError::invalid(error.to_string())
+            })
+    })
+}
+
+/// Can a volume with this content be used in this way? If not, why.
+pub(crate) fn fit(content: Content, capability: &VolumeCapability) -> Result<(), String> {
+    if capability.access_mode.is_multi_node() {
+        return Err(format!(
+            "access mode {:?} is not possible: volumes live on one node",
+            capability.access_mode
+        ));
+    }
+    match (content, &capability.access_type) {
+        (Content::Block, AccessType::Block) => Ok(()),
+        (Content::Directory, AccessType::Block) => {
+            Err("directories can't be block devices; block volumes need the loop backend".to_owned())
+        }
+        (Content::Ext4 | Content::Xfs, AccessType::Block) => {
+            Err(format!("the volume is {content}, not a block device"))
+        }
+        (Content::Block, AccessType::Mount(_)) => {
+            Err("the volume is a block device, not a filesystem".to_owned())
+        }
+        (Content::Directory, AccessType::Mount(mount)) => fit_directory(mount),
+        (Content::Ext4 | Content::Xfs, AccessType::Mount(mount)) => fit_filesystem(content, mount),
+    }
+}
+
+fn fit_directory(mount: &MountVolume) -> Result<(), String> {
+    if let Some(fs_type) = &mount.fs_type {
+        return Err(format!(
+            "the dir backend has no filesystem of its own, so not {fs_type}; use the loop backend"
+        ));
+    }
+    let options = MountOptions::parse(&mount.mount_flags).map_err(|error| error.to_string())?;
+    match options.parameters.first() {
+        None => Ok(()),
+        Some((key, _)) => Err(format!(
+            "mount option {key} needs a filesystem of its own; use the loop backend"
+        )),
+    }
+}
+
+fn fit_filesystem(content: Content, mount: &MountVolume) -> Result<(), String> {
+    MountOptions::parse(&mount.mount_flags).map_err(|error| error.to_string())?;
+    let is_other = |fs_type: &&String| content.filesystem().map(FsType::as_str) != Some(fs_type.as_str());
+    match mount.fs_type.as_ref().filter(is_other) {
+        None => Ok(()),
+        Some(fs_type) => Err(format!("the volume is {content}, not {fs_type}")),
+    }
+}
+
+/// The parameters that describe the volume; this driver has none yet, so that any other word is a mistake.
+///
+/// # Errors
+/// Invalid argument for unknown ones.
+pub(crate) fn own_parameters(parameters: StringMap) -> Result<StringMap, DriverError> {
+    let own: StringMap = parameters
+        .into_iter()
+        .filter(|(key, _)| !key.starts_with(CLAIM_PREFIX))
+        .collect();
+    match own.keys().next() {
+        None => Ok(own),
+        Some(key) => Err(DriverError::invalid(format!("parameter {key} is unknown"))),
+    }
+}
+
+/// How a volume is mounted for one use of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountPlan {
+    pub(crate) options: MountOptions,
+    pub(crate) is_block: bool,
+}
+
+impl MountPlan {
+    /// `is_read_only` is the caller's wish; the access mode and the word `ro` mean the same.
+    pub(crate) fn new(capability: &VolumeCapability, is_read_only: bool) -> Result<Self, DriverError> {
+        let flags = capability.mount().map_or(&[][..], |mount| &mount.mount_flags);
+        let mut options =
+            MountOptions::parse(flags).map_err(|error| DriverError::invalid(error.to_string()))?;
+        if is_read_only || capability.access_mode.is_read_only() {
+            options.attributes = options.attributes.read_only();
+        }
+        Ok(MountPlan {
+            options,
+            is_block: capability.is_block(),
+        })
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.options.attributes.is_read_only()
+    }
+
+    pub(crate) fn attributes(&self) -> Attributes {
+        self.options.attributes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_driver_sdk::request::AccessMode;
+
+    use super::*;
+
+    fn mount(fs_type: &str, flags: &[&str]) -> VolumeCapability {
+        VolumeCapability {
+            access_type: AccessType::Mount(MountVolume {
+                fs_type: (!fs_type.is_empty()).then(|| fs_type.to_owned()),
+                mount_flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+                volume_mount_group: None,
+            }),
+            access_mode: AccessMode::SingleNodeWriter,
+        }
+    }
+
+    fn block() -> VolumeCapability {
+        VolumeCapability {
+            access_type: AccessType::Block,
+            access_mode: AccessMode::SingleNodeWriter,
+        }
+    }
+
+    fn on_many_nodes() -> VolumeCapability {
+        VolumeCapability {
+            access_mode: AccessMode::MultiNodeMultiWriter,
+            ..mount("", &[])
+        }
+    }
+
+    #[test]
+    fn the_content_follows_from_backend_and_capabilities() {
+        use BackendKind::{Dir, Loop};
+        let cases: [(&str, BackendKind, Vec<VolumeCapability>, Result<Content, &str>); 15] = [
+            ("dir", Dir, vec![mount("", &[])], Ok(Content::Directory)),
+            (
+                "dir with attributes",
+                Dir,
+                vec![mount("", &["ro", "noexec"])],
+                Ok(Content::Directory),
+            ),
+            (
+                "dir with filesystem options",
+                Dir,
+                vec![mount("", &["discard"])],
+                Err("needs a filesystem of its own"),
+            ),
+            (
+                "dir with a filesystem",
+                Dir,
+                vec![mount("ext4", &[])],
+                Err("no filesystem of its own"),
+            ),
+            ("dir as block", Dir, vec![block()], Err("need the loop backend")),
+            ("loop", Loop, vec![mount("", &[])], Ok(Content::Ext4)),
+            (
+                "loop with ext4",
+                Loop,
+                vec![mount("ext4", &["discard"])],
+                Ok(Content::Ext4),
+            ),
+            (
+                "loop with xfs",
+                Loop,
+                vec![mount("", &[]), mount("xfs", &[])],
+                Ok(Content::Xfs),
+            ),
+            (
+                "loop with two",
+                Loop,
+                vec![mount("ext4", &[]), mount("xfs", &[])],
+                Err("not xfs"),
+            ),
+            (
+                "loop with another",
+                Loop,
+                vec![mount("zfs", &[])],
+                Err("not supported"),
+            ),
+            ("loop as block", Loop, vec![block()], Ok(Content::Block)),
+            (
+                "loop as both",
+                Loop,
+                vec![block(), mount("", &[])],
+                Err("not a filesystem"),
+            ),
+            (
+                "loop on many nodes",
+                Loop,
+                vec![on_many_nodes()],
+                Err("live on one node"),
+            ),
+            (
+                "dir on many nodes",
+                Dir,
+                vec![on_many_nodes()],
+                Err("live on one node"),
+            ),
+            (
+                "a forbidden option",
+                Loop,
+                vec![mount("", &["bind"])],
+                Err("another operation"),
+            ),
+        ];
+        for (name, backend, capabilities, expected) in cases {
+            match (plan(backend, &capabilities), expected) {
+                (Ok(content), Ok(expected)) => assert_eq!(content, expected, "{name}"),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{name}: {error}")
+                }
+                (got, _) => panic!("{name}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn read_only_has_three_spellings() {
+        let reader = VolumeCapability {
+            access_mode: AccessMode::SingleNodeReaderOnly,
+            ..mount("", &[])
+        };
+        let cases = [
+            ("writable", mount("", &[]), false, false),
+            ("asked for", mount("", &[]), true, true),
+            ("as an option", mount("", &["ro"]), false, true),
+            ("asked for, option says else", mount("", &["rw"]), true, true),
+            ("by access mode", reader, false, true),
+        ];
+        for (name, capability, asked, expected) in cases {
+            assert_eq!(
+                MountPlan::new(&capability, asked).expect(name).is_read_only(),
+                expected,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_of_the_claim_are_dropped_and_unknown_ones_refused() {
+        let map = |key: &str| StringMap::from([(key.to_owned(), "x".to_owned())]);
+        assert_eq!(
+            own_parameters(map("csi.storage.k8s.io/pvc/name")).unwrap(),
+            StringMap::new()
+        );
+        assert!(
+            own_parameters(map("tier"))
+                .unwrap_err()
+                .to_string()
+                .contains("tier")
+        );
+    }
+}
