@@ -146,7 +146,7 @@ impl RuntimeError {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The store doesn't hold it, and there is no registry to pull from.
-    #[error("image {image} is not on this machine: load it with `moorline image load FILE`{}", hint(.host_image))]
+    #[error("image {image} is not on this machine: load it with `moorline image load FILE`{}", hint(*.host_image))]
     NotPresent {
         /// The full name looked for.
         image: String,
@@ -201,8 +201,8 @@ pub enum ImageError {
     Lost(&'static str),
 }
 
-fn hint(host_image: &bool) -> &'static str {
-    if *host_image {
+fn hint(host_image: bool) -> &'static str {
+    if host_image {
         ", or start moorline with --host-image to use the machine's own files"
     } else {
         ""

@@ -1,7 +1,18 @@
 //! Images: names, the store of unpacked layers, loading from archives, and what an image says about its processes.
 
+mod archive;
+pub(crate) mod config;
+mod layer;
+mod load;
+mod manifest;
+pub(crate) mod name;
+pub(crate) mod store;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// The built-in image: this machine's own files.
+pub const HOST_IMAGE: &str = "moorline.local/host";
 
 /// An image that is present: what a container is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,0 +1,307 @@
+//! Opening a state directory, whatever the last run left in it. Blocks; knows nothing of the async runtime.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use oci_spec::runtime::Capability;
+use rustix::fs::{FlockOperation, flock};
+
+use super::EmbeddedConfig;
+use super::link::{Greeted, greet};
+use super::state::ContainerEntry;
+use crate::cgroup::Hierarchies;
+use crate::container::{ContainerId, ContainerState};
+use crate::error::RuntimeError;
+use crate::image::store::ImageStore;
+use crate::process::kill_and_wait;
+use crate::records::{self, ContainerRecord, Layout, ProcessIdentity, Progress, SandboxDir, SandboxRecord};
+use crate::sandbox::SandboxId;
+use crate::spec::capabilities::Available;
+
+/// A killed process is gone within this time unless it hangs in the kernel.
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+const SHIM_DIED: &str = "the pod's shim process ended; how the container ended is not known";
+
+/// A state directory, opened.
+pub(super) struct Opened {
+    pub(super) config: EmbeddedConfig,
+    pub(super) layout: Layout,
+    pub(super) hierarchies: Hierarchies,
+    pub(super) images: ImageStore,
+    pub(super) sandboxes: Vec<Found>,
+    pub(super) lock: File,
+}
+
+/// A sandbox of an earlier run.
+pub(super) struct Found {
+    pub(super) record: SandboxRecord,
+    pub(super) containers: BTreeMap<ContainerId, ContainerEntry>,
+    pub(super) shim: Option<Greeted>,
+}
+
+/// Containers need root in this sense: user 0 with the right to make namespaces and mounts.
+pub(super) fn check_rights() -> Result<(), RuntimeError> {
+    let missing = |missing: &str| RuntimeError::NotPermitted {
+        missing: missing.to_owned(),
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Err(missing(
+            "user 0 (namespaces, mounts, cgroups, other users' processes)",
+        ));
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match Available::parse(&status) {
+        Some(available) if available.has(Capability::SysAdmin) => Ok(()),
+        Some(_) | None => Err(missing("the capability SYS_ADMIN (namespaces, mounts)")),
+    }
+}
+
+pub(super) fn open(mut config: EmbeddedConfig) -> Result<Opened, RuntimeError> {
+    make_private_dir(&config.state_dir)?;
+    config.state_dir = fs::canonicalize(&config.state_dir).map_err(failed("resolve", &config.state_dir))?;
+    config.host_image_hidden.push(config.state_dir.clone());
+    let layout = Layout::new(config.state_dir.clone());
+    let lock = take_lock(&layout)?;
+    for dir in [layout.sandboxes(), layout.images()] {
+        make_private_dir(&dir)?;
+    }
+    let mounts = moorline_mount::mountinfo::read().map_err(|error| RuntimeError::Io {
+        action: "read",
+        path: "/proc/self/mountinfo".into(),
+        source: io::Error::other(error),
+    })?;
+    let (hierarchies, warnings) = Hierarchies::among(&mounts).writable(&config.cgroup_root);
+    for warning in warnings {
+        tracing::warn!(warning, "Containers run without this cgroup hierarchy");
+    }
+    let images = ImageStore::open(layout.images())?;
+    let mut sandboxes = Vec::new();
+    for entry in fs::read_dir(layout.sandboxes()).map_err(failed("list", &layout.sandboxes()))? {
+        let entry = entry.map_err(failed("list", &layout.sandboxes()))?;
+        let dir = SandboxDir { path: entry.path() };
+        match recover(&layout, &dir)? {
+            Some(found) => sandboxes.push(found),
+            None => remove_dir(&dir.path)?,
+        }
+    }
+    remove_orphaned_shm(&layout, &sandboxes);
+    Ok(Opened {
+        config,
+        layout,
+        hierarchies,
+        images,
+        sandboxes,
+        lock,
+    })
+}
+
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.to_owned();
+    move |source| RuntimeError::Io { action, path, source }
+}
+
+pub(super) fn make_private_dir(path: &Path) -> Result<(), RuntimeError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed("make directory", path))
+}
+
+/// Removes a directory with all in it; one that is gone is fine.
+pub(super) fn remove_dir(path: &Path) -> Result<(), RuntimeError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn take_lock(layout: &Layout) -> Result<File, RuntimeError> {
+    let path = layout.lock();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok(); // the number is a service to the reader only
+        return Err(RuntimeError::StateDirectoryInUse {
+            path: layout.root().to_owned(),
+            pid: text.trim().parse().unwrap_or(0),
+        });
+    }
+    file.set_len(0).map_err(failed("write", &path))?;
+    writeln!(file, "{}", std::process::id()).map_err(failed("write", &path))?;
+    Ok(file)
+}
+
+/// What is left of one sandbox; `None` when it was never finished.
+fn recover(layout: &Layout, dir: &SandboxDir) -> Result<Option<Found>, RuntimeError> {
+    let record = match records::read::<SandboxRecord>(&dir.record()) {
+        Ok(record) => record.filter(|record| layout.sandbox(&record.id).path == dir.path),
+        Err(error @ RuntimeError::DamagedRecord { .. }) => {
+            tracing::error!(%error, "Sandbox can't be read and is removed");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let Some(record) = record else {
+        kill_shim(dir)?;
+        return Ok(None);
+    };
+    let mut containers = recover_containers(dir)?;
+    let shim = match greet(&dir.path) {
+        Ok(shim) => Some(shim),
+        Err(error) => {
+            tracing::debug!(sandbox.id = %record.id, %error, "Shim does not answer");
+            None
+        }
+    };
+    match &shim {
+        Some(shim) => {
+            for (id, progress) in &shim.containers {
+                if let Some(entry) = containers.get_mut(id) {
+                    entry.progress = progress.clone();
+                }
+            }
+        }
+        None => {
+            kill_shim(dir)?;
+            end_containers(dir, &record, &mut containers)?;
+        }
+    }
+    Ok(Some(Found {
+        record,
+        containers,
+        shim,
+    }))
+}
+
+fn recover_containers(dir: &SandboxDir) -> Result<BTreeMap<ContainerId, ContainerEntry>, RuntimeError> {
+    let mut containers = BTreeMap::new();
+    let entries = match fs::read_dir(dir.containers()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(containers),
+        Err(error) => return Err(failed("list", &dir.containers())(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(failed("list", &dir.containers()))?.path();
+        let container = records::ContainerDir { path: path.clone() };
+        match records::read::<ContainerRecord>(&container.record()) {
+            Ok(Some(record)) if dir.container(&record.id).path == path => {
+                let progress = records::read(&container.progress()).unwrap_or_else(|error| {
+                    tracing::error!(%error, "Container's progress can't be read");
+                    None
+                });
+                let progress = progress.unwrap_or_else(Progress::created);
+                let entry = ContainerEntry {
+                    record: record.into(),
+                    progress,
+                };
+                containers.insert(entry.record.id.clone(), entry);
+            }
+            Ok(_) | Err(RuntimeError::DamagedRecord { .. }) => remove_dir(&path)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(containers)
+}
+
+/// Ends the shim process of a sandbox, if there still is one.
+pub(super) fn kill_shim(dir: &SandboxDir) -> Result<(), RuntimeError> {
+    let shim: Option<ProcessIdentity> = match records::read(&dir.shim()) {
+        Ok(shim) => shim,
+        Err(RuntimeError::DamagedRecord { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(shim) = shim
+        && !kill_and_wait(&shim, KILL_LIMIT)
+    {
+        tracing::error!(process.id = shim.pid, "Shim does not end");
+    }
+    Ok(())
+}
+
+/// Without their shim containers are killed (the kernel does so itself for most), and those that ran are recorded as
+/// lost. Safe to repeat.
+pub(super) fn end_containers(
+    dir: &SandboxDir,
+    sandbox: &SandboxRecord,
+    containers: &mut BTreeMap<ContainerId, ContainerEntry>,
+) -> Result<(), RuntimeError> {
+    for (id, entry) in containers {
+        let cgroup = sandbox.cgroup.child(&id.0);
+        if let Some(process) = &entry.progress.process
+            && !kill_and_wait(process, KILL_LIMIT)
+        {
+            tracing::error!(container.id = %id, process.id = process.pid, "Container's process does not end");
+        }
+        if !cgroup.kill_all(pause) {
+            tracing::error!(container.id = %id, "Processes of the container's cgroup do not end");
+        }
+        let container = dir.container(id);
+        // The shim may have recorded the end right before its own.
+        let on_disk: Option<Progress> = records::read(&container.progress()).unwrap_or(None);
+        if let Some(progress) = on_disk {
+            entry.progress = progress;
+        }
+        let interrupted = entry.progress.state == ContainerState::Created && container.oci().exists();
+        if entry.progress.state == ContainerState::Running || interrupted {
+            entry.progress = entry.progress.lost(Timestamp::now(), SHIM_DIED);
+            records::write(&container.progress(), &entry.progress)?;
+        }
+    }
+    Ok(())
+}
+
+/// Between rounds of killing: the kernel needs a moment to take processes away.
+pub(super) fn pause() {
+    let moment = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 2_000_000,
+    };
+    rustix::event::poll(&mut [], Some(&moment)).ok(); // a signal only makes it shorter
+}
+
+/// Directory for pods' shared memory: on the machine's own, because it is there without a mount.
+pub(super) fn shm_dir(layout: &Layout, id: &SandboxId) -> Option<PathBuf> {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    let parent = Path::new("/dev/shm");
+    let is_tmpfs = rustix::fs::statfs(parent).is_ok_and(|stat| i64::try_from(stat.f_type) == Ok(TMPFS_MAGIC));
+    is_tmpfs.then(|| {
+        parent
+            .join("moorline")
+            .join(format!("{}{}", shm_prefix(layout), &id.0[..16]))
+    })
+}
+
+/// Runtimes of several state directories share the place; each must know its own.
+fn shm_prefix(layout: &Layout) -> String {
+    let whole = records::sandbox_id(&layout.root().display().to_string(), 0).0;
+    format!("{}-", &whole[..16])
+}
+
+fn remove_orphaned_shm(layout: &Layout, sandboxes: &[Found]) {
+    let prefix = shm_prefix(layout);
+    let entries = fs::read_dir("/dev/shm/moorline").into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+        let path = entry.path();
+        if !sandboxes
+            .iter()
+            .any(|found| found.record.shm_dir.as_ref() == Some(&path))
+            && let Err(error) = remove_dir(&path)
+        {
+            tracing::warn!(%error, "Shared memory of a pod that is gone is left");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A runtime on a temporary directory that leaves the machine as it found it, also when a test panics.
+
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use moorline_container_runtime::{
+    ContainerConfig, ContainerId, ContainerRuntime, ContainerState, ContainerStatus, EmbeddedConfig,
+    EmbeddedRuntime, ImageService, SandboxConfig, SandboxId,
+};
+
+/// Nothing here takes longer, on a machine that is busy with other tests too.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// `None` with a word on standard error where containers can't run.
+pub fn can_run(test: &str) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = effective
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    let can = mask & (1 << 21) != 0;
+    if !can {
+        eprintln!("skipped: {test}: needs root with CAP_SYS_ADMIN");
+    }
+    can
+}
+
+/// A state directory with its runtime.
+pub struct Bed {
+    pub runtime: EmbeddedRuntime,
+    pub dir: tempfile::TempDir,
+    cgroup_root: PathBuf,
+    mounts_before: Vec<String>,
+}
+
+impl Bed {
+    pub async fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("moorline-runtime-test-")
+            .tempdir()
+            .unwrap();
+        let name = dir.path().file_name().unwrap();
+        let cgroup_root = PathBuf::from("moorline-test").join(name);
+        let mounts_before = mounts();
+        let runtime = open(dir.path(), &cgroup_root).await;
+        Self {
+            runtime,
+            dir,
+            cgroup_root,
+            mounts_before,
+        }
+    }
+
+    /// The same state directory, opened again as after a restart of the kubelet.
+    pub async fn reopen(&mut self) {
+        self.runtime.close().await;
+        let other = tempfile::tempdir().unwrap();
+        // The lock is let go of with the old value.
+        self.runtime = open(other.path(), &self.cgroup_root).await;
+        self.runtime = open(&self.dir.path().join("state"), &self.cgroup_root).await;
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.dir.path().join("logs")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn sandbox_config(&self, pod: &str) -> SandboxConfig {
+        SandboxConfig {
+            pod_uid: format!("{pod}-uid"),
+            pod_name: pod.to_owned(),
+            namespace: "default".to_owned(),
+            log_directory: self.logs().join(pod),
+            ..SandboxConfig::default()
+        }
+    }
+
+    pub async fn sandbox(&self, pod: &str) -> SandboxId {
+        self.runtime
+            .run_pod_sandbox(self.sandbox_config(pod))
+            .await
+            .unwrap()
+    }
+
+    /// A container of the host image that runs a shell script.
+    pub async fn script(&self, name: &str, script: &str) -> ContainerConfig {
+        ContainerConfig {
+            name: name.to_owned(),
+            image: self.runtime.ensure_image("moorline.local/host").await.unwrap(),
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            log_path: PathBuf::from(name).join("0.log"),
+            ..ContainerConfig::default()
+        }
+    }
+
+    /// Makes and starts a container.
+    pub async fn run(&self, sandbox: &SandboxId, config: ContainerConfig) -> ContainerId {
+        let id = self.runtime.create_container(sandbox, config).await.unwrap();
+        self.runtime.start_container(&id).await.unwrap();
+        id
+    }
+
+    /// Runs a script to its end and returns status and log text.
+    pub async fn run_to_end(&self, pod: &str, config: ContainerConfig) -> (ContainerStatus, String) {
+        let sandbox = self.sandbox(pod).await;
+        let log = self.logs().join(pod).join(&config.log_path);
+        let id = self.run(&sandbox, config).await;
+        let status = self.exited(&id).await;
+        (status, log_text(&log))
+    }
+
+    pub async fn status(&self, id: &ContainerId) -> ContainerStatus {
+        self.runtime.container_status(id).await.unwrap()
+    }
+
+    pub async fn exited(&self, id: &ContainerId) -> ContainerStatus {
+        eventually(
+            || async { self.status(id).await.state == ContainerState::Exited },
+            "the container exits",
+        )
+        .await;
+        self.status(id).await
+    }
+
+    /// Waits until the log of a pod's container holds a text.
+    pub async fn logged(&self, pod: &str, container: &str, text: &str) {
+        let path = self.logs().join(pod).join(container).join("0.log");
+        eventually(
+            || async { log_text(&path).contains(text) },
+            &format!("{text:?} in the log"),
+        )
+        .await;
+    }
+
+    /// Removes all sandboxes and checks that nothing is left of them.
+    pub async fn assert_clean_end(self) {
+        for sandbox in self.runtime.list_pod_sandboxes().await.unwrap() {
+            self.runtime.remove_pod_sandbox(&sandbox.id).await.unwrap();
+        }
+        assert!(self.runtime.list_containers().await.unwrap().is_empty());
+        assert_eq!(
+            fs::read_dir(self.state().join("sandboxes")).unwrap().count(),
+            0,
+            "records are left"
+        );
+        assert_eq!(mounts(), self.mounts_before, "mounts are left");
+        assert!(
+            self.cgroups().iter().all(|dir| no_directories(dir)),
+            "cgroups are left"
+        );
+        assert!(
+            self.processes().is_empty(),
+            "processes are left: {:?}",
+            self.processes()
+        );
+        self.runtime.close().await;
+    }
+
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let controllers = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let mut dirs: Vec<PathBuf> = controllers
+            .map(|entry| entry.path().join(&self.cgroup_root))
+            .collect();
+        dirs.push(Path::new("/sys/fs/cgroup").join(&self.cgroup_root));
+        dirs.retain(|dir| dir.is_dir());
+        dirs
+    }
+
+    /// Shims and helpers of this state directory.
+    pub fn processes(&self) -> Vec<u32> {
+        let state = self.state().display().to_string();
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.starts_with(b"moorline-shim") && String::from_utf8_lossy(&line).contains(&state)
+            })
+            .collect()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        for pid in self.processes() {
+            kill(pid);
+        }
+        for _ in 0..2000 {
+            if self.processes().is_empty() {
+                break;
+            }
+            pause();
+        }
+        for dir in self.cgroups() {
+            remove_cgroups(&dir);
+            let _ = fs::remove_dir(dir.parent().unwrap());
+        }
+    }
+}
+
+async fn open(dir: &Path, cgroup_root: &Path) -> EmbeddedRuntime {
+    let mut config = EmbeddedConfig::new(if dir.ends_with("state") {
+        dir.to_owned()
+    } else {
+        dir.join("state")
+    });
+    config.shim_executable = PathBuf::from(env!("CARGO_BIN_EXE_moorline-shim"));
+    config.host_image = true;
+    config.cgroup_root = cgroup_root.to_owned();
+    EmbeddedRuntime::open(config).await.unwrap()
+}
+
+/// The machine's mounts, but for those of tests that run at the same time.
+fn mounts() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table
+        .lines()
+        .filter(|line| line.contains("moorline-runtime-test-"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn no_directories(dir: &Path) -> bool {
+    fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .all(|entry| !entry.file_type().unwrap().is_dir())
+}
+
+fn remove_cgroups(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path());
+        }
+    }
+    for pid in fs::read_to_string(dir.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+    {
+        kill(pid.parse().unwrap());
+    }
+    for _ in 0..1000 {
+        if fs::remove_dir(dir).is_ok() {
+            return;
+        }
+        pause();
+    }
+}
+
+pub fn kill(pid: u32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+fn pause() {
+    let moment = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 5_000_000,
+    };
+    let _ = rustix::event::poll(&mut [], Some(&moment));
+}
+
+/// The text of all log lines, without time and stream.
+pub fn log_text(path: &Path) -> String {
+    let log = fs::read_to_string(path).unwrap_or_default();
+    let text = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned();
+    log.lines().map(|line| text(line) + "\n").collect()
+}
+
+/// Waits for a condition.
+pub async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F, what: &str) {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < end, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
