@@ -3,6 +3,7 @@
 //! | controller | what it keeps true |
 //! | --- | --- |
 //! | [`binder`] | a claim and a PV name each other, or neither does; phases say which |
+//! | [`attach_detach`] | a volume is attached to the nodes whose pods want it |
 //! | [`pvc_protection`] | a claim stays while a pod uses it |
 //! | [`pv_protection`] | a PV stays while it is Bound |
 //!
@@ -11,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attach_detach;
 pub mod binder;
 mod finalizer;
 mod key;

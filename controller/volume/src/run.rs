@@ -9,13 +9,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{binder, pv_protection, pvc_protection};
+use crate::{attach_detach, binder, pv_protection, pvc_protection};
 
 /// One of the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Controller {
     /// [`binder`]
     Binder,
+    /// [`attach_detach`]
+    AttachDetach,
     /// [`pvc_protection`]
     PvcProtection,
     /// [`pv_protection`]
@@ -24,8 +26,9 @@ pub enum Controller {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 3] = [
+    pub const ALL: [Controller; 4] = [
         Controller::Binder,
+        Controller::AttachDetach,
         Controller::PvcProtection,
         Controller::PvProtection,
     ];
@@ -34,6 +37,7 @@ impl Controller {
     pub fn as_str(self) -> &'static str {
         match self {
             Controller::Binder => "persistentvolume-binder-controller",
+            Controller::AttachDetach => "persistentvolume-attach-detach-controller",
             Controller::PvcProtection => "persistentvolumeclaim-protection-controller",
             Controller::PvProtection => "persistentvolume-protection-controller",
         }
@@ -47,6 +51,8 @@ pub struct Config {
     pub controllers: Vec<Controller>,
     /// Settings of the binder.
     pub binder: binder::Config,
+    /// Settings of attach/detach.
+    pub attach_detach: attach_detach::Config,
     /// Settings of claim protection.
     pub pvc_protection: pvc_protection::Config,
     /// Settings of PV protection.
@@ -58,6 +64,7 @@ impl Default for Config {
         Self {
             controllers: Controller::ALL.to_vec(),
             binder: binder::Config::default(),
+            attach_detach: attach_detach::Config::default(),
             pvc_protection: pvc_protection::Config::default(),
             pv_protection: pv_protection::Config::default(),
         }
@@ -112,6 +119,9 @@ fn start(
     let (informers, stop) = (informers.clone(), stop.clone());
     match controller {
         Controller::Binder => tasks.spawn(binder::run(config.binder.clone(), informers, stop)),
+        Controller::AttachDetach => {
+            tasks.spawn(attach_detach::run(config.attach_detach.clone(), informers, stop))
+        }
         Controller::PvcProtection => tasks.spawn(pvc_protection::run(
             config.pvc_protection.clone(),
             informers,
