@@ -1,0 +1,135 @@
+//! Registers the Node and keeps its status true: written on change, and rarely when nothing changes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::object::{self, Machine};
+use crate::config::Config;
+
+/// Pause before a failed write of the Node is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the Node's status is made of.
+#[derive(Debug)]
+pub(crate) struct NodeReporter {
+    pub config: Arc<Config>,
+    pub machine: Machine,
+    pub listen: SocketAddr,
+}
+
+impl NodeReporter {
+    /// Creates the Node or brings the labels of the existing one up to date; returns it.
+    pub(crate) async fn register(&self, client: &Client) -> Result<Node, kube::Error> {
+        let nodes: Api<Node> = Api::all(client.clone());
+        let name = &self.config.node_name;
+        loop {
+            let Some(node) = nodes.get_opt(name).await? else {
+                match nodes
+                    .create(&PostParams::default(), &object::new_node(&self.config))
+                    .await
+                {
+                    Ok(node) => {
+                        tracing::info!(node.name = name, "Node is registered");
+                        return Ok(node);
+                    }
+                    // Somebody made it in between: take theirs.
+                    Err(kube::Error::Api(status)) if status.code == 409 => continue,
+                    Err(error) => return Err(error),
+                }
+            };
+            return match object::metadata_patch(&node, &self.config) {
+                Some(patch) => {
+                    nodes
+                        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                        .await
+                }
+                None => Ok(node),
+            };
+        }
+    }
+
+    /// Writes the status now if it differs from what the API server has, or if `is_due`.
+    pub(crate) async fn report(
+        &self,
+        client: &Client,
+        volumes_in_use: Option<Vec<String>>,
+        is_due: bool,
+    ) -> Result<(), kube::Error> {
+        let nodes: Api<Node> = Api::all(client.clone());
+        let held = nodes.get(&self.config.node_name).await?.status;
+        // Before the first full look at the pods the old list stays.
+        let volumes_in_use = volumes_in_use
+            .or_else(|| held.as_ref().map(object::in_use))
+            .filter(|list| !list.is_empty());
+        let now = Timestamp::now();
+        let wanted = object::status(
+            &self.config,
+            &self.machine,
+            self.listen,
+            held.as_ref(),
+            volumes_in_use,
+            now,
+        );
+        if !is_due && !object::differs(held.as_ref(), &wanted) {
+            return Ok(());
+        }
+        let patch = status_patch(held.as_ref(), &wanted);
+        nodes
+            .patch_status(
+                &self.config.node_name,
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Reports at once when the volumes in use change, and every interval, until `stop`.
+    pub(crate) async fn run(
+        &self,
+        client: Client,
+        mut volumes_in_use: watch::Receiver<Option<Vec<String>>>,
+        stop: CancellationToken,
+    ) {
+        let interval = self.config.timings.node_status_report_interval;
+        let mut ticker = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_due = true;
+        loop {
+            let list = volumes_in_use.borrow_and_update().clone();
+            let wait = match self.report(&client, list, is_due).await {
+                Ok(()) => {
+                    is_due = false;
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "Node status could not be written, trying again");
+                    Some(RETRY)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticker.tick() => is_due = true,
+                changed = volumes_in_use.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+        }
+    }
+}
+
+fn status_patch(held: Option<&NodeStatus>, wanted: &NodeStatus) -> serde_json::Value {
+    let mut status = serde_json::json!(wanted);
+    let had = held.is_some_and(|held| !object::in_use(held).is_empty());
+    if wanted.volumes_in_use.is_none() && had {
+        status["volumesInUse"] = serde_json::Value::Null;
+    }
+    serde_json::json!({ "status": status })
+}

@@ -1,0 +1,206 @@
+//! After a restart: what is mounted is read from the directories, not remembered.
+
+use std::path::Path;
+
+use super::actual::{Actual, ActualMount, Device, MountKind, Mounted};
+use super::error::VolumeError;
+use super::spec::{MountId, VolumeKey};
+use super::vol_data::{VolData, entries, file_name};
+use crate::paths::{CSI_PLUGIN, Layout, unescape};
+
+/// Everything that earlier kubelets left below the root. Mounts count as uncertain: publishing again or taking them
+/// away are both safe.
+pub(crate) fn scan(layout: &Layout) -> Result<Actual, VolumeError> {
+    let mut actual = Actual::default();
+    for pod in entries(&layout.pods())? {
+        let uid = file_name(&pod);
+        for plugin in entries(&layout.pod_volumes(&uid))? {
+            for volume in entries(&plugin)? {
+                add_directory(&mut actual, layout, &uid, &unescape(&file_name(&plugin)), &volume)?;
+            }
+        }
+    }
+    add_block_volumes(&mut actual, layout)?;
+    add_staged(&mut actual, layout)?;
+    Ok(actual)
+}
+
+fn found(kind: MountKind) -> ActualMount {
+    ActualMount {
+        state: Mounted::Uncertain,
+        kind,
+        is_stale: false,
+        is_reconstructed: true,
+    }
+}
+
+fn add_directory(
+    actual: &mut Actual,
+    layout: &Layout,
+    uid: &str,
+    plugin: &str,
+    volume: &Path,
+) -> Result<(), VolumeError> {
+    let spec_name = file_name(volume);
+    let id = MountId {
+        pod_uid: uid.to_owned(),
+        spec_name: spec_name.clone(),
+    };
+    if plugin != CSI_PLUGIN {
+        let key = VolumeKey::of_pod(plugin, uid, &spec_name);
+        let kind = MountKind::Local {
+            plugin: plugin.to_owned(),
+        };
+        actual.volume_mut(&key).mounts.insert(id, found(kind));
+        return Ok(());
+    }
+    let Some(data) = read(volume) else {
+        // A crash before the record was written: the driver was never called.
+        return remove_unrecorded(layout, &id, volume);
+    };
+    let is_inline = data.volume_lifecycle_mode == "Ephemeral";
+    let key = if is_inline {
+        VolumeKey::of_pod(CSI_PLUGIN, uid, &spec_name)
+    } else {
+        VolumeKey::persistent(&data.driver_name, &data.volume_handle)
+    };
+    let kind = MountKind::CsiDirectory {
+        driver_name: data.driver_name,
+        volume_handle: data.volume_handle,
+    };
+    actual.volume_mut(&key).mounts.insert(id, found(kind));
+    Ok(())
+}
+
+/// The record of a directory; one that can't be read is as good as none, but said aloud.
+fn read(directory: &Path) -> Option<VolData> {
+    VolData::read(directory).unwrap_or_else(|error| {
+        tracing::warn!(%error, "Record of a volume can't be read");
+        None
+    })
+}
+
+fn remove_unrecorded(layout: &Layout, id: &MountId, volume: &Path) -> Result<(), VolumeError> {
+    let target = layout.publish_target(&id.pod_uid, &id.spec_name);
+    let is_mounted = moorline_mount::mount::is_mount_point(&target).unwrap_or(true);
+    if is_mounted || volume.join(super::vol_data::FILE_NAME).exists() {
+        tracing::warn!(path = %volume.display(), "Volume of unknown origin is left alone");
+        return Ok(());
+    }
+    super::vol_data::remove_directory(&target)?;
+    super::vol_data::remove_directory(volume)?;
+    super::local::remove_empty_parent(volume);
+    Ok(())
+}
+
+fn add_block_volumes(actual: &mut Actual, layout: &Layout) -> Result<(), VolumeError> {
+    for volume in entries(&layout.block_devices())? {
+        let spec_name = file_name(&volume);
+        if spec_name == "staging" || spec_name == "publish" {
+            continue;
+        }
+        let Some(data) = read(&layout.block_data(&spec_name)) else {
+            continue;
+        };
+        let key = VolumeKey::persistent(&data.driver_name, &data.volume_handle);
+        let published = layout.block_devices().join("publish").join(&spec_name);
+        let mut uids: Vec<String> = entries(&volume.join("dev"))?
+            .iter()
+            .map(|path| file_name(path))
+            .collect();
+        uids.extend(entries(&published)?.iter().map(|path| file_name(path)));
+        for uid in uids {
+            let kind = MountKind::CsiBlock {
+                driver_name: data.driver_name.clone(),
+                volume_handle: data.volume_handle.clone(),
+            };
+            let id = MountId {
+                pod_uid: uid,
+                spec_name: spec_name.clone(),
+            };
+            actual.volume_mut(&key).mounts.insert(id, found(kind));
+        }
+        actual.volume_mut(&key).device = Some(Device {
+            state: Mounted::Uncertain,
+            driver_name: data.driver_name,
+            volume_handle: data.volume_handle,
+            block_spec_name: Some(spec_name),
+        });
+    }
+    Ok(())
+}
+
+/// Staged volumes are found by their own records, also those that were never published.
+fn add_staged(actual: &mut Actual, layout: &Layout) -> Result<(), VolumeError> {
+    for driver in entries(&layout.csi())? {
+        if file_name(&driver) == "volumeDevices" {
+            continue;
+        }
+        for directory in entries(&driver)? {
+            let Some(data) = read(&directory) else { continue };
+            let key = VolumeKey::persistent(&data.driver_name, &data.volume_handle);
+            actual.volume_mut(&key).device = Some(Device {
+                state: Mounted::Uncertain,
+                driver_name: data.driver_name,
+                volume_handle: data.volume_handle,
+                block_spec_name: None,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::vol_data::make_directory;
+
+    fn record(directory: &Path, lifecycle: &str) {
+        make_directory(directory).unwrap();
+        let data = VolData {
+            volume_handle: "h".into(),
+            driver_name: "d".into(),
+            volume_lifecycle_mode: lifecycle.into(),
+            ..Default::default()
+        };
+        data.write(directory).unwrap();
+    }
+
+    #[test]
+    fn directories_tell_what_is_mounted() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path(), root.path().join("logs"));
+        record(&layout.pod_volume("u1", CSI_PLUGIN, "pv"), "Persistent");
+        record(&layout.pod_volume("u1", CSI_PLUGIN, "inline"), "Ephemeral");
+        make_directory(&layout.pod_volume("u1", CSI_PLUGIN, "half").join("mount")).unwrap();
+        make_directory(&layout.pod_volume("u2", "kubernetes.io/empty-dir", "scratch")).unwrap();
+        record(&layout.staging("d", "h"), "");
+        record(&layout.staging("d", "h2"), "");
+        record(&layout.block_data("blockpv"), "Persistent");
+        make_directory(&layout.block_publish_target("u3", "blockpv")).unwrap();
+        let actual = scan(&layout).unwrap();
+        let mut keys: Vec<String> = actual.volumes().map(|(key, _)| key.0.clone()).collect();
+        keys.sort();
+        assert_eq!(
+            keys,
+            [
+                "kubernetes.io/csi/d^h",
+                "kubernetes.io/csi/u1-inline",
+                "kubernetes.io/empty-dir/u2-scratch"
+            ]
+        );
+        let persistent = actual.get(&VolumeKey::persistent("d", "h")).unwrap();
+        let pods: Vec<&str> = persistent.mounts.keys().map(|id| id.pod_uid.as_str()).collect();
+        assert_eq!(pods, ["u1", "u3"]);
+        assert!(
+            persistent
+                .mounts
+                .values()
+                .all(|mount| mount.state == Mounted::Uncertain)
+        );
+        assert!(
+            !layout.pod_volume("u1", CSI_PLUGIN, "half").exists(),
+            "never published, so removed"
+        );
+    }
+}
