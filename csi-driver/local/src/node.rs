@@ -122,8 +122,13 @@ impl Inner {
 
     /// A path that must lead to a volume.
     fn existing(&self, path: &Path) -> Result<Target, DriverError> {
-        let not_found = || DriverError::not_found(format!("there is nothing at {}", path.display()));
-        self.target_if_any(path)?.ok_or_else(not_found)
+        match self.targets.target(path) {
+            Ok(target) => Ok(target),
+            Err(error) if error.is_not_found() || matches!(error, MountError::BadPath { .. }) => Err(
+                DriverError::not_found(format!("there is no volume at {}", path.display())).caused_by(error),
+            ),
+            Err(error) => Err(BackendError::from(error).into_driver_error("resolve the path")),
+        }
     }
 
     fn stage(&self, request: &NodeStageVolume) -> Result<(), DriverError> {

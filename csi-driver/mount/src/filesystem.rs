@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::{
     MountError, superblock,
     tool::{Tool, ToolError},
+    usage,
 };
 
 const MKFS_EXT4: Tool = tool("mkfs.ext4", "e2fsprogs", Duration::from_secs(300), 0);
@@ -197,6 +198,21 @@ pub fn size_bytes(device: impl AsRef<Path>) -> Result<Option<u64>, MountError> {
     Ok(superblock::size_bytes(&read_head(device.as_ref())?))
 }
 
+/// A filesystem may be a little smaller than its device, because the rest is too small for another block group. From
+/// here on it has not followed a device that has grown.
+const UNUSED_BYTES_MAX: u64 = 4 << 20;
+
+/// Does the filesystem span its device, give or take a rest that it can't use?
+///
+/// # Errors
+/// When the device can't be read.
+pub fn spans_device(device: impl AsRef<Path>) -> Result<bool, MountError> {
+    let device = device.as_ref();
+    let device_bytes = usage::block_size(device)?;
+    let filesystem_bytes = size_bytes(device)?.unwrap_or(device_bytes);
+    Ok(device_bytes.saturating_sub(filesystem_bytes) < UNUSED_BYTES_MAX)
+}
+
 /// May this process grow the filesystem while it is mounted?
 pub fn can_grow_mounted(fs_type: FsType) -> bool {
     match fs_type {
@@ -218,6 +234,10 @@ pub fn grow(
     fs_type: FsType,
 ) -> Result<(), FilesystemError> {
     if !can_grow_mounted(fs_type) {
+        // Only ext4 asks for a capability, and its superblock on the device is current while it is mounted.
+        if spans_device(&device)? {
+            return Ok(());
+        }
         return Err(FilesystemError::NeedsCapability(fs_type));
     }
     match fs_type {

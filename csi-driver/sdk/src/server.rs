@@ -39,6 +39,15 @@ fn check_capabilities(groups: &Groups, capabilities: &[VolumeCapability]) -> Res
         .try_for_each(|capability| check_capability(groups, capability))
 }
 
+/// The one way by which requests come in: written to the log (messages print without their secrets), then checked.
+fn read<R: std::fmt::Debug, T: TryFrom<R, Error = DriverError>>(
+    request: tonic::Request<R>,
+) -> Result<T, DriverError> {
+    let request = request.into_inner();
+    tracing::trace!(?request, "Call received");
+    T::try_from(request)
+}
+
 /// The group's trait object, or UNIMPLEMENTED.
 fn served<T: ?Sized>(
     group: Option<&std::sync::Arc<T>>,

@@ -30,8 +30,6 @@ const IMAGE: &str = "image";
 /// Block size of the filesystems and page size of the loop driver.
 const STEP_BYTES: u64 = 4096;
 const BLOCK_MIN_BYTES: u64 = 1 << 20;
-/// A filesystem may be a little smaller than its device; from here on it has not followed it.
-const UNGROWN_MIN_BYTES: u64 = 1 << 20;
 const TARGET_FILE_MODE: u32 = 0o640;
 
 pub(crate) struct LoopFiles;
@@ -119,7 +117,7 @@ impl LoopFiles {
             });
         }
         let is_mounted_elsewhere = !Self::filesystem_mounts(files)?.is_empty();
-        let is_ungrown = !is_mounted_elsewhere && Self::is_ungrown(device.path())?;
+        let is_ungrown = !is_mounted_elsewhere && !filesystem::spans_device(device.path())?;
         if !is_mounted_elsewhere && filesystem::needs_check(device.path(), fs_type)? {
             tracing::warn!(device = %device.path().display(), "The filesystem has noted errors; checking it");
             filesystem::check(device.path(), fs_type)?;
@@ -141,12 +139,6 @@ impl LoopFiles {
             filesystem::grow(device.path(), staging.pinned_path(), fs_type)?;
         }
         Ok(())
-    }
-
-    fn is_ungrown(device: &Path) -> Result<bool, BackendError> {
-        let device_bytes = usage::block_size(device)?;
-        let filesystem_bytes = filesystem::size_bytes(device)?.unwrap_or(device_bytes);
-        Ok(device_bytes.saturating_sub(filesystem_bytes) >= UNGROWN_MIN_BYTES)
     }
 
     fn publish_filesystem(

@@ -148,6 +148,12 @@ pub(super) fn path(field: &str, text: String) -> Result<PathBuf, DriverError> {
     Ok(path.components().collect())
 }
 
+/// A path at which something is looked for. One that could not have been used for it leads to nothing: the driver will
+/// find that out, and the specification's word for it is NOT_FOUND.
+pub(super) fn location(field: &str, text: String) -> Result<PathBuf, DriverError> {
+    required(field, text, PATH_BYTES_MAX).map(|text| Path::new(&text).components().collect())
+}
+
 pub(super) fn optional_path(field: &str, text: String) -> Result<Option<PathBuf>, DriverError> {
     if text.is_empty() {
         Ok(None)

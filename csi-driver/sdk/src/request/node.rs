@@ -6,7 +6,7 @@ use moorline_proto::csi;
 
 use super::{
     CapacityRange, Secrets, StringMap, VolumeCapability, VolumeId,
-    field::{self, optional_path, path},
+    field::{self, location, optional_path, path},
 };
 use crate::DriverError;
 
@@ -125,7 +125,7 @@ impl TryFrom<csi::NodeUnpublishVolumeRequest> for NodeUnpublishVolume {
 pub struct VolumeStatsQuery {
     /// Which volume.
     pub volume_id: VolumeId,
-    /// Where it is staged or published.
+    /// Where it is said to be staged or published; may be any path.
     pub volume_path: PathBuf,
     /// Where it is staged, if the caller knows.
     pub staging_target_path: Option<PathBuf>,
@@ -137,7 +137,7 @@ impl TryFrom<csi::NodeGetVolumeStatsRequest> for VolumeStatsQuery {
     fn try_from(request: csi::NodeGetVolumeStatsRequest) -> Result<Self, DriverError> {
         Ok(VolumeStatsQuery {
             volume_id: VolumeId::parse(request.volume_id)?,
-            volume_path: path("volume_path", request.volume_path)?,
+            volume_path: location("volume_path", request.volume_path)?,
             staging_target_path: optional_path("staging_target_path", request.staging_target_path)?,
         })
     }
@@ -148,7 +148,7 @@ impl TryFrom<csi::NodeGetVolumeStatsRequest> for VolumeStatsQuery {
 pub struct NodeExpandVolume {
     /// Which volume.
     pub volume_id: VolumeId,
-    /// Where it is staged or published.
+    /// Where it is said to be staged or published; may be any path.
     pub volume_path: PathBuf,
     /// The size to reach, if the caller cares.
     pub capacity: CapacityRange,
@@ -166,7 +166,7 @@ impl TryFrom<csi::NodeExpandVolumeRequest> for NodeExpandVolume {
     fn try_from(request: csi::NodeExpandVolumeRequest) -> Result<Self, DriverError> {
         Ok(NodeExpandVolume {
             volume_id: VolumeId::parse(request.volume_id)?,
-            volume_path: path("volume_path", request.volume_path)?,
+            volume_path: location("volume_path", request.volume_path)?,
             capacity: CapacityRange::parse(request.capacity_range)?,
             staging_target_path: optional_path("staging_target_path", request.staging_target_path)?,
             capability: request

@@ -166,31 +166,38 @@ fn paths_are_absolute_and_have_no_dots() {
     let cases = [
         ("plain", "/a/b", None),
         ("doubled and trailing slashes", "/a//b/", None),
-        ("missing", "", Some("volume_path is missing")),
+        ("missing", "", Some("target_path is missing")),
         ("relative", "a/b", Some("is not absolute")),
         ("upwards", "/a/../b", Some("has a ..")),
         ("nul", "/a\0", Some("control characters")),
     ];
+    let request = |path: &str| csi::NodeUnpublishVolumeRequest {
+        volume_id: "v".into(),
+        target_path: path.into(),
+    };
     for (name, path, expected) in cases {
-        let request = csi::NodeGetVolumeStatsRequest {
-            volume_id: "v".into(),
-            volume_path: path.into(),
-            ..Default::default()
-        };
-        match (VolumeStatsQuery::try_from(request), expected) {
-            (Ok(query), None) => assert_eq!(query.volume_path.as_os_str(), "/a/b", "{name}"),
+        match (NodeUnpublishVolume::try_from(request(path)), expected) {
+            (Ok(request), None) => assert_eq!(request.target_path.as_os_str(), "/a/b", "{name}"),
             (Err(error), Some(expected)) => assert!(error.to_string().contains(expected), "{name}: {error}"),
             (got, _) => panic!("{name}: {got:?}"),
         }
     }
     let long = format!("/{}", "x".repeat(4094));
-    let request = |path: String| csi::NodeGetVolumeStatsRequest {
-        volume_id: "v".into(),
-        volume_path: path,
-        ..Default::default()
+    assert!(NodeUnpublishVolume::try_from(request(&long)).is_ok());
+    assert!(NodeUnpublishVolume::try_from(request(&(long + "x"))).is_err());
+}
+
+#[test]
+fn a_volume_may_be_looked_for_anywhere() {
+    let query = |path: &str| {
+        VolumeStatsQuery::try_from(csi::NodeGetVolumeStatsRequest {
+            volume_id: "v".into(),
+            volume_path: path.into(),
+            ..Default::default()
+        })
     };
-    assert!(VolumeStatsQuery::try_from(request(long.clone())).is_ok());
-    assert!(VolumeStatsQuery::try_from(request(long + "x")).is_err());
+    assert!(query("some/path").is_ok());
+    assert!(query("").is_err());
 }
 
 #[test]

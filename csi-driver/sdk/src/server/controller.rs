@@ -10,7 +10,7 @@ use moorline_proto::csi::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{check_capabilities, check_capability, served};
+use super::{check_capabilities, check_capability, read, served};
 use crate::{
     DriverError, ErrorKind,
     driver::Groups,
@@ -143,8 +143,7 @@ impl Controller for ControllerService {
         &self,
         request: Request<csi::CreateVolumeRequest>,
     ) -> Answer<csi::CreateVolumeResponse> {
-        let request =
-            CreateVolume::try_from(request.into_inner()).and_then(|request| self.check_create(request))?;
+        let request = read::<_, CreateVolume>(request).and_then(|request| self.check_create(request))?;
         let volumes = Arc::clone(&self.volumes.0);
         let claim = Claim::Name(request.name.clone());
         let work = async move {
@@ -158,7 +157,7 @@ impl Controller for ControllerService {
         &self,
         request: Request<csi::DeleteVolumeRequest>,
     ) -> Answer<csi::DeleteVolumeResponse> {
-        let request = DeleteVolume::try_from(request.into_inner())?;
+        let request = read::<_, DeleteVolume>(request)?;
         let volumes = Arc::clone(&self.volumes.0);
         let claim = Claim::Volume(request.volume_id.to_string());
         let work = async move {
@@ -172,7 +171,7 @@ impl Controller for ControllerService {
         &self,
         request: Request<csi::ValidateVolumeCapabilitiesRequest>,
     ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
-        let request = ValidateCapabilities::try_from(request.into_inner())?;
+        let request = read::<_, ValidateCapabilities>(request)?;
         let volume_id = request.volume_id.clone();
         let work = async {
             let refused = check_capabilities(&self.groups, &request.capabilities).err();
@@ -191,7 +190,7 @@ impl Controller for ControllerService {
         request: Request<csi::ListVolumesRequest>,
     ) -> Answer<csi::ListVolumesResponse> {
         let listing = served(self.groups.listing.as_ref(), "ListVolumes")?;
-        let page = ListPage::try_from(request.into_inner())?;
+        let page = read::<_, ListPage>(request)?;
         let work = async {
             let page = listing.list_volumes(page).await?;
             Ok(csi::ListVolumesResponse {
@@ -232,7 +231,7 @@ impl Controller for ControllerService {
         request: Request<csi::GetCapacityRequest>,
     ) -> Answer<csi::GetCapacityResponse> {
         let capacity = served(self.groups.capacity.as_ref(), "GetCapacity")?;
-        let query = CapacityQuery::try_from(request.into_inner())?;
+        let query = read::<_, CapacityQuery>(request)?;
         let work = async {
             let answer = capacity.available_capacity(query).await?;
             Ok(csi::GetCapacityResponse {
@@ -258,7 +257,7 @@ impl Controller for ControllerService {
         request: Request<csi::ControllerExpandVolumeRequest>,
     ) -> Answer<csi::ControllerExpandVolumeResponse> {
         let expansion = served(self.groups.expansion.as_ref(), "ControllerExpandVolume")?;
-        let request = ExpandVolume::try_from(request.into_inner())?;
+        let request = read::<_, ExpandVolume>(request)?;
         check_capabilities(&self.groups, request.capability.as_slice())?;
         let claim = Claim::Volume(request.volume_id.to_string());
         let work = async move {
@@ -278,7 +277,7 @@ impl Controller for ControllerService {
         request: Request<csi::ControllerModifyVolumeRequest>,
     ) -> Answer<csi::ControllerModifyVolumeResponse> {
         let modification = served(self.groups.modification.as_ref(), "ControllerModifyVolume")?;
-        let request = ModifyVolume::try_from(request.into_inner())?;
+        let request = read::<_, ModifyVolume>(request)?;
         let claim = Claim::Volume(request.volume_id.to_string());
         let work = async move {
             modification.modify_volume(request).await?;
@@ -294,7 +293,7 @@ impl Controller for ControllerService {
         request: Request<csi::ControllerPublishVolumeRequest>,
     ) -> Answer<csi::ControllerPublishVolumeResponse> {
         let attachment = served(self.groups.attachment.as_ref(), "ControllerPublishVolume")?;
-        let request = PublishToNode::try_from(request.into_inner())?;
+        let request = read::<_, PublishToNode>(request)?;
         check_capability(&self.groups, &request.capability)?;
         if request.is_read_only && !attachment.can_publish_read_only() {
             return Err(
@@ -318,7 +317,7 @@ impl Controller for ControllerService {
         request: Request<csi::ControllerUnpublishVolumeRequest>,
     ) -> Answer<csi::ControllerUnpublishVolumeResponse> {
         let attachment = served(self.groups.attachment.as_ref(), "ControllerUnpublishVolume")?;
-        let request = UnpublishFromNode::try_from(request.into_inner())?;
+        let request = read::<_, UnpublishFromNode>(request)?;
         let claim = Claim::Volume(request.volume_id.to_string());
         let work = async move {
             attachment.unpublish_from_node(request).await?;

@@ -10,7 +10,7 @@ use moorline_proto::csi::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{check_capabilities, check_capability, controller::NoDebug, served};
+use super::{check_capabilities, check_capability, controller::NoDebug, read, served};
 use crate::{
     DriverError,
     driver::Groups,
@@ -118,7 +118,7 @@ impl Node for NodeService {
         request: Request<csi::NodeStageVolumeRequest>,
     ) -> Answer<csi::NodeStageVolumeResponse> {
         let staging = served(self.groups.staging.as_ref(), "NodeStageVolume")?;
-        let request = NodeStageVolume::try_from(request.into_inner())?;
+        let request = read::<_, NodeStageVolume>(request)?;
         check_capability(&self.groups, &request.capability)?;
         let claim = Claim::Volume(request.volume_id.to_string());
         let work = async move {
@@ -133,7 +133,7 @@ impl Node for NodeService {
         request: Request<csi::NodeUnstageVolumeRequest>,
     ) -> Answer<csi::NodeUnstageVolumeResponse> {
         let staging = served(self.groups.staging.as_ref(), "NodeUnstageVolume")?;
-        let request = NodeUnstageVolume::try_from(request.into_inner())?;
+        let request = read::<_, NodeUnstageVolume>(request)?;
         let claim = Claim::Volume(request.volume_id.to_string());
         let work = async move {
             staging.unstage_volume(request).await?;
@@ -146,8 +146,8 @@ impl Node for NodeService {
         &self,
         request: Request<csi::NodePublishVolumeRequest>,
     ) -> Answer<csi::NodePublishVolumeResponse> {
-        let request = NodePublishVolume::try_from(request.into_inner())
-            .and_then(|request| self.check_publish(request))?;
+        let request =
+            read::<_, NodePublishVolume>(request).and_then(|request| self.check_publish(request))?;
         let node = Arc::clone(&self.node.0);
         let claim = Claim::Target(request.volume_id.to_string(), request.target_path.clone());
         let work = async move {
@@ -161,7 +161,7 @@ impl Node for NodeService {
         &self,
         request: Request<csi::NodeUnpublishVolumeRequest>,
     ) -> Answer<csi::NodeUnpublishVolumeResponse> {
-        let request = NodeUnpublishVolume::try_from(request.into_inner())?;
+        let request = read::<_, NodeUnpublishVolume>(request)?;
         let node = Arc::clone(&self.node.0);
         let claim = Claim::Target(request.volume_id.to_string(), request.target_path.clone());
         let work = async move {
@@ -176,7 +176,7 @@ impl Node for NodeService {
         request: Request<csi::NodeGetVolumeStatsRequest>,
     ) -> Answer<csi::NodeGetVolumeStatsResponse> {
         let group = served(self.groups.stats.as_ref(), "NodeGetVolumeStats")?;
-        let query = VolumeStatsQuery::try_from(request.into_inner())?;
+        let query = read::<_, VolumeStatsQuery>(request)?;
         let volume_id = query.volume_id.clone();
         let work = async { stats(group.volume_stats(query).await?) };
         self.operations
@@ -189,7 +189,7 @@ impl Node for NodeService {
         request: Request<csi::NodeExpandVolumeRequest>,
     ) -> Answer<csi::NodeExpandVolumeResponse> {
         let expansion = served(self.groups.node_expansion.as_ref(), "NodeExpandVolume")?;
-        let request = NodeExpandVolume::try_from(request.into_inner())?;
+        let request = read::<_, NodeExpandVolume>(request)?;
         check_capabilities(&self.groups, request.capability.as_slice())?;
         let claim = Claim::Volume(request.volume_id.to_string());
         let work = async move {
