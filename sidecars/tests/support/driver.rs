@@ -104,6 +104,21 @@ impl Driver {
         self.state.lock().script.entry(rpc).or_default().extend(steps);
     }
 
+    pub fn forget_script(&self) {
+        self.state.lock().script.clear();
+    }
+
+    /// A volume that exists from the start.
+    pub fn make(&self, name: &str, bytes: i64) {
+        let mut state = self.state.lock();
+        state.made += 1;
+        let made = Made {
+            id: format!("vol-{}", state.made),
+            bytes,
+        };
+        state.volumes.insert(name.to_string(), made);
+    }
+
     pub fn set_topology(&self, segment: &[(&str, &str)]) {
         let segment = segment
             .iter()
