@@ -54,6 +54,11 @@ impl Ledger {
         self.place(pod.uid().unwrap_or_default(), pod, node_name.to_owned(), true);
     }
 
+    /// True if the pod has a node, in the API or by assumption.
+    pub fn is_placed(&self, uid: &str) -> bool {
+        self.placed.contains_key(uid)
+    }
+
     /// Gives an assumed pod's room back, unless the API meanwhile shows it on its node.
     pub fn forget(&mut self, uid: &str) {
         if self.placed.get(uid).is_some_and(|placed| placed.assumed) {

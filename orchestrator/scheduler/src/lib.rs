@@ -15,6 +15,12 @@
 //! again with backoff when something changes that could help it. Nothing is remembered that can't be read again: a
 //! restart reads the claims' `selected-node` annotations and goes on from there.
 
+#![forbid(unsafe_code)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod decide;
 pub mod ledger;
 pub mod plugins;
@@ -25,6 +31,8 @@ pub mod verdict;
 mod bind;
 mod shell;
 mod status;
+mod volume_waits;
+mod waiting;
 
 use std::time::Duration;
 
@@ -37,8 +45,13 @@ pub struct Config {
     pub scheduler_name: String,
     /// How long a pod may wait for its claims to be bound before it is scheduled anew.
     pub bind_timeout: Duration,
-    /// How many pods may be on their way to a node at once; each mostly waits for its volumes.
+    /// How many pods may be on their way to a node at once. Each mostly waits for its volumes and costs a few KiB; one
+    /// more would hold up all others, also those without volumes.
     pub binding_limit: usize,
+    /// How many writes may be under way at once.
+    pub write_limit: usize,
+    /// How long to wait for the answer to a write.
+    pub write_timeout: Duration,
 }
 
 impl Default for Config {
@@ -46,7 +59,9 @@ impl Default for Config {
         Self {
             scheduler_name: "default-scheduler".into(),
             bind_timeout: Duration::from_secs(600),
-            binding_limit: 256,
+            binding_limit: 8_192,
+            write_limit: 64,
+            write_timeout: Duration::from_secs(30),
         }
     }
 }

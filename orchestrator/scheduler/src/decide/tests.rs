@@ -55,6 +55,7 @@ fn answer(nodes: Vec<Value>, there: &[(Arc<Pod>, &str)], wanted: &Arc<Pod>) -> S
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table of cases")]
 fn pods_go_where_they_fit_and_messages_say_why_not() {
     let plain = || pod("p", "500m", json!({}));
     let n1 = || node("n1", "1", json!({}));
@@ -174,6 +175,52 @@ fn pods_go_where_they_fit_and_messages_say_why_not() {
         ),
     ] {
         assert_eq!(answer(nodes, there, &wanted), expected, "{name}");
+    }
+}
+
+#[test]
+fn preferences_outweigh_free_room_and_soft_taints_outweigh_both() {
+    let likes = |weight: i64| {
+        let term = json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": ["n1"]}]});
+        let preferred = json!([{"weight": weight, "preference": term}]);
+        json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}})
+    };
+    let soft = |name: &str, taints: usize| {
+        let taint = |number| json!({"key": format!("k{number}"), "effect": "PreferNoSchedule"});
+        node(
+            name,
+            "8",
+            json!({"taints": (0..taints).map(taint).collect::<Vec<_>>()}),
+        )
+    };
+    let plain = |name: &str, cpu: &str| node(name, cpu, json!({}));
+    for (name, nodes, wanted, expected) in [
+        (
+            "a weight of 1 counts like one of 100",
+            vec![plain("n1", "1"), plain("n2", "64")],
+            likes(1),
+            "n1",
+        ),
+        (
+            "a preferred node with a soft taint",
+            vec![soft("n1", 1), plain("n2", "8")],
+            likes(100),
+            "n2",
+        ),
+        (
+            "fewer soft taints",
+            vec![soft("n1", 2), soft("n2", 1)],
+            json!({}),
+            "n2",
+        ),
+        (
+            "equally many",
+            vec![soft("n2", 1), soft("n1", 1)],
+            json!({}),
+            "n1",
+        ),
+    ] {
+        assert_eq!(answer(nodes, &[], &pod("p", "500m", wanted)), expected, "{name}");
     }
 }
 

@@ -9,3 +9,4 @@ pub mod node_volume_limits;
 pub mod taint_toleration;
 pub mod volume_binding;
 pub mod volume_restrictions;
+pub mod volume_zone;

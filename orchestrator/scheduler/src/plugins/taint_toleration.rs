@@ -56,13 +56,13 @@ pub fn filter(pod: &PodFacts<'_>, candidate: &Candidate<'_>) -> Verdict {
     }
 }
 
-/// Fewer untolerated taints of effect PreferNoSchedule are better: 100 without any.
-pub fn score(pod: &PodFacts<'_>, candidate: &Candidate<'_>) -> i64 {
+/// How many taints of effect PreferNoSchedule are not tolerated; the decision prefers nodes with fewer.
+pub fn aversion(pod: &PodFacts<'_>, candidate: &Candidate<'_>) -> i64 {
     let soft = taints(candidate).filter(|taint| taint.effect == "PreferNoSchedule");
     let untolerated = soft
         .filter(|taint| !is_tolerated(taint, pod.tolerations()))
         .count();
-    100 / (1 + i64::try_from(untolerated).unwrap_or(i64::MAX - 1))
+    i64::try_from(untolerated).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -182,6 +182,7 @@ fn planned(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table of cases")]
 fn a_plan_for_a_node_binds_what_is_there_or_provisions() {
     let nobody = PromisedPvs::new();
     let other = PromisedPvs::from([("v".to_owned(), "another".to_owned())]);
@@ -312,6 +313,7 @@ fn space_counts_only_where_the_driver_tells_it() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table of cases")]
 fn progress_of_a_plan_follows_claims_and_volumes() {
     let planned = Arc::new(claim("c", "late", None, None));
     let provision = VolumePlan {
@@ -324,10 +326,9 @@ fn progress_of_a_plan_follows_claims_and_volumes() {
     };
     let selected = |pv: Option<&str>, node: Option<&str>| vec![claim("c", "late", pv, node)];
     let gave_up = |progress: &Progress| matches!(progress, Progress::GaveUp(_));
-    let (waits, done): (fn(&Progress) -> bool, fn(&Progress) -> bool) = (
-        |progress| *progress == Progress::Waiting,
-        |progress| *progress == Progress::Bound,
-    );
+    type Check = fn(&Progress) -> bool;
+    let waits: Check = |progress| *progress == Progress::Waiting;
+    let done: Check = |progress| *progress == Progress::Bound;
     for (name, plan, claims, pvs, expected) in [
         ("asked for", &provision, selected(None, Some("n1")), vec![], waits),
         (
@@ -335,7 +336,7 @@ fn progress_of_a_plan_follows_claims_and_volumes() {
             &provision,
             selected(None, None),
             vec![],
-            gave_up as fn(&Progress) -> bool,
+            gave_up as Check,
         ),
         (
             "another node",
