@@ -20,6 +20,8 @@ pub mod provisioner;
 pub mod resizer;
 pub mod rpc_class;
 mod secrets;
+#[cfg(test)]
+mod testing;
 
 pub use connection::{AddressError, DriverConnection, parse_address};
 pub use discovery::{DiscoveryError, DriverFacts};

@@ -208,3 +208,6 @@ pub(crate) fn may_release(pv: &PersistentVolume, is_attached: bool, driver_name:
         .any(|name| *name == finalizer);
     is_held && pv.metadata.deletion_timestamp.is_some() && !is_attached
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,3 +211,6 @@ fn mutable_parameters(seen: &Seen<'_>) -> Result<std::collections::HashMap<Strin
         Attributes::Found(class) => Ok(class.parameters.clone().unwrap_or_default().into_iter().collect()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,3 +113,6 @@ pub(crate) fn compare(existing: &PersistentVolume, wanted: &PersistentVolume) ->
         (false, false) => Existing::Stray,
     }
 }
+
+#[cfg(test)]
+mod tests;

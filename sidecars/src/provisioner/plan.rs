@@ -92,7 +92,11 @@ pub(crate) fn plan(
         parameters: driver_parameters(&parameters, &tokens, config.extra_create_metadata),
         ..Default::default()
     };
-    let reference = claim.object_ref(&());
+    let resource_version = claim.metadata.resource_version.clone();
+    let reference = ObjectReference {
+        resource_version,
+        ..claim.object_ref(&())
+    };
     let fs_type = (!fs_type.is_empty() && !claim::is_block(claim)).then(|| fs_type.to_string());
     let csi = CSIPersistentVolumeSource {
         driver: driver.driver_name.clone(),
@@ -302,3 +306,6 @@ impl Plan {
         Ok(pv)
     }
 }
+
+#[cfg(test)]
+mod tests;

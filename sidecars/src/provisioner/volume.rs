@@ -146,3 +146,6 @@ fn secret(pv: &PersistentVolume, class: Option<&StorageClass>) -> Result<Option<
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

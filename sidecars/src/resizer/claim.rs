@@ -201,3 +201,6 @@ fn has_condition(claim: &PersistentVolumeClaim, condition_type: &str) -> bool {
         .iter()
         .any(|condition| condition.type_ == condition_type && condition.status == "True")
 }
+
+#[cfg(test)]
+mod tests;

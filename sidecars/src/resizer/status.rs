@@ -143,3 +143,6 @@ fn conditions(claim: &PersistentVolumeClaim) -> &[PersistentVolumeClaimCondition
         .and_then(|status| status.conditions.as_deref())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

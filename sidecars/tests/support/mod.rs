@@ -3,7 +3,9 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test file uses a part of this module"
+    unused_imports,
+    clippy::panic,
+    reason = "test code, and each test file uses a part of it"
 )]
 
 pub mod api;
