@@ -14,6 +14,9 @@ pub mod volume_sync;
 mod watch;
 pub mod why;
 
+#[cfg(test)]
+mod histories;
+
 pub(crate) use watch::pods_by_claim;
 
 use std::sync::Arc;

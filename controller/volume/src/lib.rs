@@ -6,6 +6,7 @@
 //! | [`attach_detach`] | a volume is attached to the nodes whose pods want it |
 //! | [`pvc_protection`] | a claim stays while a pod uses it |
 //! | [`pv_protection`] | a PV stays while it is Bound |
+//! | [`ephemeral`] | a generic ephemeral volume of a pod has its claim |
 //!
 //! Each is a pure decider (what to do next about one object, given what is seen) and a thin shell that gathers, asks
 //! and writes. [`run`] starts a selection of them over one set of informers.
@@ -14,11 +15,14 @@
 
 pub mod attach_detach;
 pub mod binder;
+pub mod ephemeral;
 mod finalizer;
 mod key;
 pub mod pv_protection;
 pub mod pvc_protection;
 mod run;
+#[cfg(test)]
+mod testing;
 mod told;
 mod write_error;
 

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{attach_detach, binder, pv_protection, pvc_protection};
+use crate::{attach_detach, binder, ephemeral, pv_protection, pvc_protection};
 
 /// One of the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +18,8 @@ pub enum Controller {
     Binder,
     /// [`attach_detach`]
     AttachDetach,
+    /// [`ephemeral`]
+    Ephemeral,
     /// [`pvc_protection`]
     PvcProtection,
     /// [`pv_protection`]
@@ -26,9 +28,10 @@ pub enum Controller {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 4] = [
+    pub const ALL: [Controller; 5] = [
         Controller::Binder,
         Controller::AttachDetach,
+        Controller::Ephemeral,
         Controller::PvcProtection,
         Controller::PvProtection,
     ];
@@ -38,6 +41,7 @@ impl Controller {
         match self {
             Controller::Binder => "persistentvolume-binder-controller",
             Controller::AttachDetach => "persistentvolume-attach-detach-controller",
+            Controller::Ephemeral => "ephemeral-volume-controller",
             Controller::PvcProtection => "persistentvolumeclaim-protection-controller",
             Controller::PvProtection => "persistentvolume-protection-controller",
         }
@@ -53,6 +57,8 @@ pub struct Config {
     pub binder: binder::Config,
     /// Settings of attach/detach.
     pub attach_detach: attach_detach::Config,
+    /// Settings of the ephemeral volume controller.
+    pub ephemeral: ephemeral::Config,
     /// Settings of claim protection.
     pub pvc_protection: pvc_protection::Config,
     /// Settings of PV protection.
@@ -65,6 +71,7 @@ impl Default for Config {
             controllers: Controller::ALL.to_vec(),
             binder: binder::Config::default(),
             attach_detach: attach_detach::Config::default(),
+            ephemeral: ephemeral::Config::default(),
             pvc_protection: pvc_protection::Config::default(),
             pv_protection: pv_protection::Config::default(),
         }
@@ -122,6 +129,7 @@ fn start(
         Controller::AttachDetach => {
             tasks.spawn(attach_detach::run(config.attach_detach.clone(), informers, stop))
         }
+        Controller::Ephemeral => tasks.spawn(ephemeral::run(config.ephemeral.clone(), informers, stop)),
         Controller::PvcProtection => tasks.spawn(pvc_protection::run(
             config.pvc_protection.clone(),
             informers,

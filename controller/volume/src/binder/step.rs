@@ -176,3 +176,6 @@ fn without_annotation(pv: &PersistentVolume, key: &str) -> Value {
         json!({key: null})
     }
 }
+
+#[cfg(test)]
+mod tests;

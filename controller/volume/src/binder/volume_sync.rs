@@ -142,3 +142,6 @@ fn has_external_deleter(pv: &PersistentVolume) -> bool {
     let is_external = provisioner.is_some_and(|name| !name.starts_with(keys::IN_TREE_PREFIX));
     is_external || pv.spec.as_ref().is_some_and(|spec| spec.csi.is_some())
 }
+
+#[cfg(test)]
+mod tests;
