@@ -170,9 +170,16 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn the_content_follows_from_backend_and_capabilities() {
         use BackendKind::{Dir, Loop};
-        let cases: [(&str, BackendKind, Vec<VolumeCapability>, Result<Content, &str>); 15] = [
+        type Case = (
+            &'static str,
+            BackendKind,
+            Vec<VolumeCapability>,
+            Result<Content, &'static str>,
+        );
+        let cases: [Case; 15] = [
             ("dir", Dir, vec![mount("", &[])], Ok(Content::Directory)),
             (
                 "dir with attributes",

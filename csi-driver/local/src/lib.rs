@@ -33,7 +33,8 @@ use std::sync::Arc;
 
 pub use config::{Args, BackendKind, Config, ConfigError, Services};
 use moorline_driver_sdk::{
-    Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, request::Topology,
+    Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, driver::DriverBuilder,
+    request::Topology,
 };
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -81,12 +82,8 @@ pub fn topology_key(driver_name: &str) -> String {
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let blocking = Blocking::new();
     let here = Topology::one(topology_key(&config.driver_name), config.node_id.clone());
-    let mut builder = Driver::builder(DriverInfo::new(
-        config.driver_name.clone(),
-        env!("CARGO_PKG_VERSION"),
-    ))
-    .topology()
-    .single_node_modes();
+    let info = DriverInfo::new(config.driver_name.clone(), env!("CARGO_PKG_VERSION"));
+    let mut builder = Driver::builder(info).topology().single_node_modes();
 
     let has_controller = config.services.has_controller();
     let pool_dir = config.pool_dir.clone();
@@ -95,52 +92,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     });
     let pool = opened.await.map_err(Error::Open)??;
     if has_controller {
-        let scanned = Arc::clone(&pool);
-        let volumes = blocking
-            .run("recover the pool", move || scanned.recover())
-            .await
-            .map_err(Error::Open)??;
-        let catalog = Catalog::new(config.capacity_limit_bytes, volumes);
-        tracing::info!(
-            pool = %config.pool_dir.display(),
-            volumes = catalog.len(),
-            reserved_bytes = catalog.reserved_bytes(),
-            "Pool is open"
-        );
-        let backend = backend::of_kind(config.backend);
-        let controller = Arc::new(LocalController::new(
-            Arc::clone(&pool),
-            catalog,
-            backend,
-            blocking.clone(),
-            here.clone(),
-        ));
-        builder = builder.volumes(Arc::clone(&controller) as _, |groups| {
-            groups
-                .capacity(Arc::clone(&controller) as _)
-                .listing(Arc::clone(&controller) as _)
-                .lookup(Arc::clone(&controller) as _)
-                .expansion(controller)
-                .done();
-        });
+        let controller = open_controller(&config, Arc::clone(&pool), blocking.clone(), here.clone()).await?;
+        builder = with_controller(builder, Arc::new(controller));
     }
     if config.services.has_node() {
+        let root = &config.target_root;
         let node = LocalNode::open(
             pool,
-            &config.target_root,
+            root,
             blocking,
             config.node_id.clone(),
             config.max_volumes,
             here,
         );
-        let node = Arc::new(node.map_err(Error::TargetRoot)?);
-        builder = builder.node(Arc::clone(&node) as _, |groups| {
-            groups
-                .staging(Arc::clone(&node) as _)
-                .stats(Arc::clone(&node) as _)
-                .node_expansion(node)
-                .done();
-        });
+        builder = with_node(builder, Arc::new(node.map_err(Error::TargetRoot)?));
     }
     let listener = config.endpoint.listen().await?;
     tracing::info!(endpoint = %config.endpoint, driver.name = config.driver_name, "Driver is listening");
@@ -149,4 +114,52 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         .serve(listener, GRACE_PERIOD_DEFAULT, stop)
         .await?;
     Ok(())
+}
+
+async fn open_controller(
+    config: &Config,
+    pool: Arc<Pool>,
+    blocking: Blocking,
+    here: Topology,
+) -> Result<LocalController, Error> {
+    let scanned = Arc::clone(&pool);
+    let volumes = blocking
+        .run("recover the pool", move || scanned.recover())
+        .await
+        .map_err(Error::Open)??;
+    let catalog = Catalog::new(config.capacity_limit_bytes, volumes);
+    tracing::info!(
+        pool = %config.pool_dir.display(),
+        volumes = catalog.len(),
+        reserved_bytes = catalog.reserved_bytes(),
+        "Pool is open"
+    );
+    Ok(LocalController::new(
+        pool,
+        catalog,
+        backend::of_kind(config.backend),
+        blocking,
+        here,
+    ))
+}
+
+fn with_controller(builder: DriverBuilder, controller: Arc<LocalController>) -> DriverBuilder {
+    builder.volumes(Arc::clone(&controller) as _, |groups| {
+        groups
+            .capacity(Arc::clone(&controller) as _)
+            .listing(Arc::clone(&controller) as _)
+            .lookup(Arc::clone(&controller) as _)
+            .expansion(controller)
+            .done();
+    })
+}
+
+fn with_node(builder: DriverBuilder, node: Arc<LocalNode>) -> DriverBuilder {
+    builder.node(Arc::clone(&node) as _, |groups| {
+        groups
+            .staging(Arc::clone(&node) as _)
+            .stats(Arc::clone(&node) as _)
+            .node_expansion(node)
+            .done();
+    })
 }

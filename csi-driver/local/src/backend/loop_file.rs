@@ -136,7 +136,7 @@ impl LoopFiles {
         )?;
         staging.attach(made)?;
         if is_ungrown && fs_type == FsType::Xfs {
-            filesystem::grow(device.path(), staging.pinned_path(), fs_type)?;
+            filesystem::grow(device.path(), staging.path(), fs_type)?;
         }
         Ok(())
     }
@@ -379,7 +379,7 @@ impl Backend for LoopFiles {
         }
         let device = devices.first().ok_or_else(not_there)?;
         if let Some(fs_type) = fs_type {
-            filesystem::grow(device.path(), path.pinned_path(), fs_type)?;
+            filesystem::grow(device.path(), path.path(), fs_type)?;
         }
         Ok(())
     }

@@ -31,8 +31,11 @@ fn nothing(_: &Path) -> Result<(), DriverError> {
 fn a_volume_is_there_after_reopening_and_gone_after_its_deletion() {
     let dir = tempfile::tempdir().unwrap();
     let pool = Pool::open(dir.path(), true).unwrap();
-    pool.create(&record("a"), |new| Ok(fs::write(new.join("data"), "x").unwrap()))
-        .unwrap();
+    pool.create(&record("a"), |new| {
+        fs::write(new.join("data"), "x").unwrap();
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(fs::read_to_string(pool.directory("a").join("data")).unwrap(), "x");
     drop(pool);
     let pool = Pool::open(dir.path(), true).unwrap();
@@ -92,7 +95,8 @@ fn a_leftover_of_the_same_name_is_no_obstacle() {
 fn damaged_records_are_reported_and_left_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let pool = Pool::open(dir.path(), true).unwrap();
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 4] = [
         ("cut", |path| fs::write(path, "moorline").unwrap()),
         ("missing", |path| fs::remove_file(path).unwrap()),
         ("foreign", |path| {

@@ -1,0 +1,312 @@
+//! The controller over the real socket: capacity, topology, lists, many at once, a full pool, two processes.
+
+#![cfg(test)]
+
+use std::{collections::HashSet, fs};
+
+use moorline_driver_local::{BackendKind, Services, topology_key};
+use moorline_driver_sdk::Endpoint;
+use moorline_proto::csi;
+use support::{DIR, Driver, EXT4, MIB, NODE, Scratch, cannot_run, config, delete};
+use tokio_util::task::TaskTracker;
+use tonic::Code;
+
+#[cfg(test)]
+mod support;
+
+fn topology(node: &str) -> csi::Topology {
+    csi::Topology {
+        segments: [(topology_key(moorline_driver_local::DRIVER_NAME), node.to_owned())].into(),
+    }
+}
+
+fn on_nodes(nodes: &[&str]) -> Option<csi::TopologyRequirement> {
+    Some(csi::TopologyRequirement {
+        requisite: nodes.iter().map(|node| topology(node)).collect(),
+        preferred: vec![],
+    })
+}
+
+#[tokio::test]
+async fn volumes_are_made_on_this_node_only() {
+    let scratch = Scratch::new();
+    let mut driver = Driver::start(&scratch, BackendKind::Dir).await;
+    let elsewhere = csi::CreateVolumeRequest {
+        accessibility_requirements: on_nodes(&["node-2"]),
+        ..DIR.create("pvc-1")
+    };
+    let refused = driver.controller.create_volume(elsewhere).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let here = csi::CreateVolumeRequest {
+        accessibility_requirements: on_nodes(&["node-2", NODE]),
+        ..DIR.create("pvc-1")
+    };
+    let volume = driver
+        .controller
+        .create_volume(here)
+        .await
+        .unwrap()
+        .into_inner()
+        .volume
+        .unwrap();
+    assert_eq!(volume.accessible_topology, [topology(NODE)]);
+    let info = driver
+        .node
+        .node_get_info(csi::NodeGetInfoRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (info.node_id.as_str(), info.accessible_topology),
+        (NODE, Some(topology(NODE)))
+    );
+    driver.stop().await;
+}
+
+async fn available(driver: &mut Driver, place: Option<csi::Topology>) -> i64 {
+    let query = csi::GetCapacityRequest {
+        accessible_topology: place,
+        ..Default::default()
+    };
+    driver
+        .controller
+        .get_capacity(query)
+        .await
+        .unwrap()
+        .into_inner()
+        .available_capacity
+}
+
+#[tokio::test]
+async fn capacity_is_accounted_and_given_back() {
+    let scratch = Scratch::new();
+    let mut config = config(&scratch, BackendKind::Dir);
+    config.capacity_limit_bytes = Some(u64::try_from(40 * MIB).unwrap());
+    let mut driver = Driver::with(config).await;
+    assert_eq!(available(&mut driver, None).await, 40 * MIB);
+    assert_eq!(available(&mut driver, Some(topology(NODE))).await, 40 * MIB);
+    assert_eq!(available(&mut driver, Some(topology("node-2"))).await, 0);
+    driver
+        .controller
+        .create_volume(DIR.create("pvc-1"))
+        .await
+        .unwrap();
+    driver
+        .controller
+        .create_volume(DIR.create("pvc-2"))
+        .await
+        .unwrap();
+    assert_eq!(available(&mut driver, None).await, 8 * MIB);
+    let full = driver
+        .controller
+        .create_volume(DIR.create("pvc-3"))
+        .await
+        .unwrap_err();
+    assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
+    let grow = |bytes| csi::ControllerExpandVolumeRequest {
+        volume_id: "pvc-1".into(),
+        capacity_range: Some(csi::CapacityRange {
+            required_bytes: bytes,
+            limit_bytes: 0,
+        }),
+        ..Default::default()
+    };
+    let full = driver
+        .controller
+        .controller_expand_volume(grow(25 * MIB))
+        .await
+        .unwrap_err();
+    assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
+    driver
+        .controller
+        .controller_expand_volume(grow(24 * MIB))
+        .await
+        .unwrap();
+    assert_eq!(available(&mut driver, None).await, 0);
+    driver.controller.delete_volume(delete("pvc-1")).await.unwrap();
+    assert_eq!(available(&mut driver, None).await, 24 * MIB);
+    driver.stop().await;
+}
+
+#[tokio::test]
+async fn a_pool_without_room_refuses_and_keeps_nothing() {
+    if cannot_run("a_pool_without_room_refuses_and_keeps_nothing", EXT4.tools()) {
+        return;
+    }
+    // First without bytes, then without inodes: the second fails in the middle of a create.
+    for (options, bytes) in [("size=8m", 32 * MIB), ("size=64m,nr_inodes=12", 4 * MIB)] {
+        let scratch = Scratch::new();
+        let pool = scratch.directory("pool");
+        moorline_mount::mount::mount("tmpfs", &pool, "tmpfs", &[options.to_owned()]).unwrap();
+        let mut driver = Driver::start(&scratch, BackendKind::Loop).await;
+        let usage = support::Use { bytes, ..EXT4 };
+        let mut made = Vec::new();
+        let refused = loop {
+            let name = format!("pvc-{}", made.len());
+            match driver.controller.create_volume(usage.create(&name)).await {
+                Ok(_) => made.push(name),
+                Err(refused) => break refused,
+            }
+            assert!(made.len() < 16, "{options}: it must be full by now");
+        };
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{options}: {refused}");
+        let found: HashSet<_> = fs::read_dir(scratch.path("pool/volumes"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(found, made.iter().cloned().collect(), "{options}");
+        for name in made {
+            driver.controller.delete_volume(delete(&name)).await.unwrap();
+        }
+        driver.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn lists_come_in_pages() {
+    let scratch = Scratch::new();
+    let mut driver = Driver::start(&scratch, BackendKind::Dir).await;
+    for i in 0..25 {
+        driver
+            .controller
+            .create_volume(DIR.create(&format!("pvc-{i}")))
+            .await
+            .unwrap();
+    }
+    let (mut seen, mut token) = (HashSet::new(), String::new());
+    let mut pages = 0;
+    loop {
+        let request = csi::ListVolumesRequest {
+            max_entries: 10,
+            starting_token: token,
+        };
+        let page = driver
+            .controller
+            .list_volumes(request)
+            .await
+            .unwrap()
+            .into_inner();
+        pages += 1;
+        for entry in page.entries {
+            assert!(seen.insert(entry.volume.unwrap().volume_id), "no entry twice");
+        }
+        if page.next_token.is_empty() {
+            break;
+        }
+        token = page.next_token;
+    }
+    assert_eq!((seen.len(), pages), (25, 3));
+    let request = csi::ListVolumesRequest {
+        max_entries: 0,
+        starting_token: "made up".into(),
+    };
+    assert_eq!(
+        driver.controller.list_volumes(request).await.unwrap_err().code(),
+        Code::Aborted
+    );
+    driver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_volumes_at_once_come_and_go() {
+    let scratch = Scratch::new();
+    let driver = Driver::start(&scratch, BackendKind::Dir).await;
+    let tasks = TaskTracker::new();
+    let all: Vec<_> = (0..200)
+        .map(|i| {
+            let mut controller = driver.controller.clone();
+            tasks.spawn(async move {
+                let name = format!("pvc-{i}");
+                controller.create_volume(DIR.create(&name)).await.unwrap();
+                if i % 2 == 0 {
+                    controller.delete_volume(delete(&name)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in all {
+        task.await.unwrap();
+    }
+    assert_eq!(fs::read_dir(scratch.path("pool/volumes")).unwrap().count(), 100);
+    driver.stop().await;
+}
+
+#[tokio::test]
+async fn controller_and_node_may_be_two_processes() {
+    if cannot_run("controller_and_node_may_be_two_processes", EXT4.tools()) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut controller_config = config(&scratch, BackendKind::Loop);
+    controller_config.services = Services::Controller;
+    let mut node_config = config(&scratch, BackendKind::Loop);
+    node_config.services = Services::Node;
+    node_config.endpoint = Endpoint::Unix(scratch.path("node.sock"));
+    let mut node = Driver::with(node_config).await;
+    let mut controller = Driver::with(controller_config).await;
+    let missing = node
+        .controller
+        .list_volumes(csi::ListVolumesRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(missing.code(), Code::Unimplemented);
+    controller
+        .controller
+        .create_volume(EXT4.create("pvc-1"))
+        .await
+        .unwrap();
+    let (staging, target) = (scratch.directory("staging"), scratch.path("target"));
+    node.node
+        .node_stage_volume(EXT4.stage("pvc-1", &staging))
+        .await
+        .unwrap();
+    node.node
+        .node_publish_volume(EXT4.publish("pvc-1", &staging, &target))
+        .await
+        .unwrap();
+    let in_use = controller
+        .controller
+        .delete_volume(delete("pvc-1"))
+        .await
+        .unwrap_err();
+    assert_eq!(in_use.code(), Code::FailedPrecondition);
+    node.node
+        .node_unpublish_volume(support::unpublish("pvc-1", &target))
+        .await
+        .unwrap();
+    node.node
+        .node_unstage_volume(support::unstage("pvc-1", &staging))
+        .await
+        .unwrap();
+    controller
+        .controller
+        .delete_volume(delete("pvc-1"))
+        .await
+        .unwrap();
+    controller.stop().await;
+    node.stop().await;
+    assert_eq!(scratch.in_use(), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_otherwise_is_a_conflict() {
+    let scratch = Scratch::new();
+    let mut driver = Driver::start(&scratch, BackendKind::Dir).await;
+    driver
+        .controller
+        .create_volume(DIR.create("pvc-1"))
+        .await
+        .unwrap();
+    let larger = csi::CreateVolumeRequest {
+        capacity_range: Some(csi::CapacityRange {
+            required_bytes: 2 * DIR.bytes,
+            limit_bytes: 0,
+        }),
+        ..DIR.create("pvc-1")
+    };
+    assert_eq!(
+        driver.controller.create_volume(larger).await.unwrap_err().code(),
+        Code::AlreadyExists
+    );
+    driver.stop().await;
+}

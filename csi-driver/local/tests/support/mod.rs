@@ -1,0 +1,272 @@
+//! A driver in this process, served over its real socket, in a directory that is cleaned up also after a panic.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use moorline_driver_local::{BackendKind, Config, Error};
+use moorline_driver_sdk::Endpoint;
+use moorline_mount::{loop_device, mount, tool};
+use moorline_proto::csi::{
+    self,
+    controller_client::ControllerClient,
+    identity_client::IdentityClient,
+    node_client::NodeClient,
+    volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode},
+};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Channel;
+
+pub(crate) const NODE: &str = "node-1";
+pub(crate) const MIB: i64 = 1 << 20;
+const LONG: Duration = Duration::from_secs(20);
+
+/// Says why `test` can't run here, if it can't.
+pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
+    let missing = tools.iter().find(|name| !tool::is_installed(name));
+    let reason = match missing {
+        _ if !nix::unistd::geteuid().is_root() => "needs root".to_owned(),
+        _ if !Path::new("/dev/loop-control").exists() => "no loop devices".to_owned(),
+        Some(missing) => format!("{missing} is not installed"),
+        None => return false,
+    };
+    eprintln!("skipped: {test}: {reason}");
+    true
+}
+
+/// A temporary directory; at its end nothing is mounted below it and no loop device stands for a file in it.
+pub(crate) struct Scratch {
+    dir: tempfile::TempDir,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Scratch {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// What of ours is mounted or attached: `(mount points, backing files)`.
+    pub(crate) fn in_use(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let mounts = moorline_mount::mountinfo::read().unwrap();
+        let mounts = moorline_mount::mountinfo::at_or_below(&mounts, self.dir.path());
+        let files = loop_device::list()
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.backing_file);
+        (
+            mounts.iter().map(|entry| entry.mount_point.clone()).collect(),
+            files.filter(|file| file.starts_with(self.dir.path())).collect(),
+        )
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = mount::unmount_tree(self.dir.path()) {
+            eprintln!("left a mount behind: {error}");
+        }
+        for entry in loop_device::list().unwrap_or_default() {
+            if entry.backing_file.starts_with(self.dir.path()) {
+                loop_device::detach(&entry.device).ok(); // Autoclear may have been faster.
+            }
+        }
+    }
+}
+
+/// A running driver and clients of it.
+pub(crate) struct Driver {
+    pub(crate) controller: ControllerClient<Channel>,
+    pub(crate) node: NodeClient<Channel>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), Error>>,
+}
+
+impl Driver {
+    pub(crate) async fn start(scratch: &Scratch, backend: BackendKind) -> Self {
+        Self::with(config(scratch, backend)).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let endpoint = config.endpoint.to_string();
+        let stop = CancellationToken::new();
+        let running = TaskTracker::new().spawn(moorline_driver_local::run(config, stop.clone()));
+        let deadline = Instant::now() + LONG;
+        let channel = loop {
+            match tonic::transport::Endpoint::from_shared(endpoint.clone())
+                .unwrap()
+                .connect()
+                .await
+            {
+                Ok(channel) => break channel,
+                Err(error) => assert!(
+                    Instant::now() < deadline && !running.is_finished(),
+                    "no driver: {error}"
+                ),
+            }
+            tokio::task::yield_now().await;
+        };
+        let mut identity = IdentityClient::new(channel.clone());
+        let ready = identity
+            .probe(csi::ProbeRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .ready;
+        assert_eq!(ready, Some(true));
+        Driver {
+            controller: ControllerClient::new(channel.clone()),
+            node: NodeClient::new(channel),
+            stop,
+            running,
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        drop((self.controller, self.node));
+        self.stop.cancel();
+        tokio::time::timeout(LONG, self.running)
+            .await
+            .expect("the driver ends")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+pub(crate) fn config(scratch: &Scratch, backend: BackendKind) -> Config {
+    let mut config = Config::new(
+        Endpoint::Unix(scratch.path("csi.sock")),
+        NODE,
+        scratch.path("pool"),
+        backend,
+    );
+    config.target_root = scratch.path("");
+    config
+}
+
+/// How a volume is used in a test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Use {
+    pub(crate) backend: BackendKind,
+    /// `None`: block.
+    pub(crate) fs_type: Option<&'static str>,
+    pub(crate) bytes: i64,
+}
+
+pub(crate) const DIR: Use = Use {
+    backend: BackendKind::Dir,
+    fs_type: Some(""),
+    bytes: 16 * MIB,
+};
+pub(crate) const EXT4: Use = Use {
+    backend: BackendKind::Loop,
+    fs_type: Some("ext4"),
+    bytes: 32 * MIB,
+};
+pub(crate) const XFS: Use = Use {
+    backend: BackendKind::Loop,
+    fs_type: Some("xfs"),
+    bytes: 300 * MIB,
+};
+pub(crate) const BLOCK: Use = Use {
+    backend: BackendKind::Loop,
+    fs_type: None,
+    bytes: 16 * MIB,
+};
+
+impl Use {
+    pub(crate) fn tools(self) -> &'static [&'static str] {
+        match self.fs_type {
+            Some("ext4") => &["mkfs.ext4", "e2fsck", "resize2fs"],
+            Some("xfs") => &["mkfs.xfs", "xfs_growfs"],
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn capability(self, mode: Mode) -> csi::VolumeCapability {
+        let access_type = match self.fs_type {
+            None => AccessType::Block(BlockVolume {}),
+            Some(fs_type) => AccessType::Mount(MountVolume {
+                fs_type: fs_type.into(),
+                ..Default::default()
+            }),
+        };
+        csi::VolumeCapability {
+            access_type: Some(access_type),
+            access_mode: Some(AccessMode { mode: mode.into() }),
+        }
+    }
+
+    pub(crate) fn create(self, name: &str) -> csi::CreateVolumeRequest {
+        csi::CreateVolumeRequest {
+            name: name.into(),
+            capacity_range: Some(csi::CapacityRange {
+                required_bytes: self.bytes,
+                limit_bytes: 0,
+            }),
+            volume_capabilities: vec![self.capability(Mode::SingleNodeWriter)],
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn stage(self, volume_id: &str, staging: &Path) -> csi::NodeStageVolumeRequest {
+        csi::NodeStageVolumeRequest {
+            volume_id: volume_id.into(),
+            staging_target_path: text(staging),
+            volume_capability: Some(self.capability(Mode::SingleNodeWriter)),
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn publish(
+        self,
+        volume_id: &str,
+        staging: &Path,
+        target: &Path,
+    ) -> csi::NodePublishVolumeRequest {
+        csi::NodePublishVolumeRequest {
+            volume_id: volume_id.into(),
+            staging_target_path: text(staging),
+            target_path: text(target),
+            volume_capability: Some(self.capability(Mode::SingleNodeWriter)),
+            ..Default::default()
+        }
+    }
+}
+
+pub(crate) fn unpublish(volume_id: &str, target: &Path) -> csi::NodeUnpublishVolumeRequest {
+    csi::NodeUnpublishVolumeRequest {
+        volume_id: volume_id.into(),
+        target_path: text(target),
+    }
+}
+
+pub(crate) fn unstage(volume_id: &str, staging: &Path) -> csi::NodeUnstageVolumeRequest {
+    csi::NodeUnstageVolumeRequest {
+        volume_id: volume_id.into(),
+        staging_target_path: text(staging),
+    }
+}
+
+pub(crate) fn delete(volume_id: &str) -> csi::DeleteVolumeRequest {
+    csi::DeleteVolumeRequest {
+        volume_id: volume_id.into(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
