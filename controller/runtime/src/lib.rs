@@ -9,8 +9,10 @@
 mod backoff;
 mod cache;
 mod content;
+pub mod health;
 mod index;
 mod informers;
+pub mod lease;
 pub mod metrics;
 mod queue;
 mod recorder;
@@ -20,6 +22,7 @@ pub use backoff::Backoff;
 pub use cache::{Cache, Change};
 pub use index::Index;
 pub use informers::{Informers, Watchable};
+pub use lease::LeaderElection;
 pub use queue::Queue;
 pub use recorder::{EventType, Recorder};
 pub use workers::{Outcome, run_workers};
