@@ -194,7 +194,9 @@ impl Server {
         let (result, warnings) = match records::read::<Outcome>(&container.dir.outcome()) {
             Ok(Some(Outcome::Started { process, warnings })) => (Ok(process), warnings),
             Ok(Some(Outcome::Failed { why, warnings })) => (Err(why), warnings),
-            Ok(None) => (Err("its helper ended without a result".to_owned()), Vec::new()),
+            Ok(Some(Outcome::Executed { .. }) | None) => {
+                (Err("its helper ended without a result".to_owned()), Vec::new())
+            }
             Err(error) => (Err(error.to_string()), Vec::new()),
         };
         for text in warnings {

@@ -180,17 +180,17 @@ impl Server {
         };
         session.helper = None;
         let why = match records::read::<Outcome>(&session.spool.join("outcome.json")) {
-            Ok(Some(Outcome::Started { process, .. })) => {
-                session.process = Some(process.pid);
+            Ok(Some(Outcome::Executed { pid })) => {
+                session.process = Some(pid);
                 if session.was_killed {
-                    crate::process::kill_now(process.pid);
+                    crate::process::kill_now(pid);
                 } else if !session.has_timeout {
                     session.kill_at = None;
                 }
                 return;
             }
             Ok(Some(Outcome::Failed { why, .. })) => why,
-            Ok(None) => "its helper ended without a result".to_owned(),
+            Ok(Some(Outcome::Started { .. }) | None) => "its helper ended without a result".to_owned(),
             Err(error) => error.to_string(),
         };
         self.kill_strays();

@@ -31,11 +31,13 @@ use crate::spec;
 /// What became of the helper's work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    /// The process runs.
+    /// The container's first process runs.
     Started {
         process: ProcessIdentity,
         warnings: Vec<String>,
     },
+    /// The command runs, or has run: it may be over already.
+    Executed { pid: u32 },
     /// It doesn't, and nothing of it is left.
     Failed { why: String, warnings: Vec<String> },
 }
@@ -86,32 +88,36 @@ impl Site {
 /// `moorline-shim start <container directory>`.
 pub(crate) fn start(container: &Path) -> u8 {
     let mut warnings = Vec::new();
-    let result = start_container(container, &mut warnings);
-    report(
-        &ContainerDir {
-            path: container.to_owned(),
-        }
-        .outcome(),
-        result,
-        warnings,
-    )
-}
-
-/// `moorline-shim exec <spool directory>`.
-pub(crate) fn exec(spool: &Path) -> u8 {
-    let result = exec_command(spool);
-    report(&spool.join("outcome.json"), result, Vec::new())
-}
-
-fn report(path: &Path, result: Result<ProcessIdentity, Failure>, warnings: Vec<String>) -> u8 {
-    let outcome = match result {
+    let outcome = match start_container(container, &mut warnings) {
         Ok(process) => Outcome::Started { process, warnings },
         Err(error) => Outcome::Failed {
             why: chain(error.as_ref()),
             warnings,
         },
     };
-    match records::write_volatile(path, &outcome) {
+    report(
+        &ContainerDir {
+            path: container.to_owned(),
+        }
+        .outcome(),
+        &outcome,
+    )
+}
+
+/// `moorline-shim exec <spool directory>`.
+pub(crate) fn exec(spool: &Path) -> u8 {
+    let outcome = match exec_command(spool) {
+        Ok(pid) => Outcome::Executed { pid },
+        Err(error) => Outcome::Failed {
+            why: chain(error.as_ref()),
+            warnings: Vec::new(),
+        },
+    };
+    report(&spool.join("outcome.json"), &outcome)
+}
+
+fn report(path: &Path, outcome: &Outcome) -> u8 {
+    match records::write_volatile(path, outcome) {
         Ok(()) => 0,
         Err(_) => 1, // the shim reports a helper that ended without an outcome
     }
@@ -227,7 +233,7 @@ fn adjust_oom_score(site: &Site, pid: u32) {
     }
 }
 
-fn exec_command(spool: &Path) -> Result<ProcessIdentity, Failure> {
+fn exec_command(spool: &Path) -> Result<u32, Failure> {
     let order: ExecOrder = records::read(&spool.join("order.json"))?.ok_or("there is no order")?;
     let site = Site::load(&order.container)?;
     let cgroup = site.sandbox.cgroup.child(&site.record.id.0);
@@ -256,11 +262,10 @@ fn exec_command(spool: &Path) -> Result<ProcessIdentity, Failure> {
         .as_sibling(true)
         .with_detach(true)
         .build()?;
-    let process = ProcessIdentity::of(u32::try_from(pid.as_raw())?)?;
     let mut why = String::new();
     told.read_to_string(&mut why)?;
     if why.is_empty() {
-        Ok(process)
+        Ok(u32::try_from(pid.as_raw())?)
     } else {
         Err(why.into())
     }

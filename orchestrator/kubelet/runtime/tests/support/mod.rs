@@ -1,5 +1,7 @@
 //! A runtime on a temporary directory that leaves the machine as it found it, also when a test panics.
 
+pub mod archives;
+
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -43,7 +45,7 @@ impl Bed {
             .unwrap();
         let name = dir.path().file_name().unwrap();
         let cgroup_root = PathBuf::from("moorline-test").join(name);
-        let mounts_before = mounts();
+        let mounts_before = mounts(dir.path());
         let runtime = open(dir.path(), &cgroup_root).await;
         Self {
             runtime,
@@ -148,7 +150,7 @@ impl Bed {
             0,
             "records are left"
         );
-        assert_eq!(mounts(), self.mounts_before, "mounts are left");
+        assert_eq!(mounts(self.dir.path()), self.mounts_before, "mounts are left");
         assert!(
             self.cgroups().iter().all(|dir| no_directories(dir)),
             "cgroups are left"
@@ -210,16 +212,17 @@ async fn open(dir: &Path, cgroup_root: &Path) -> EmbeddedRuntime {
     });
     config.shim_executable = PathBuf::from(env!("CARGO_BIN_EXE_moorline-shim"));
     config.host_image = true;
+    config.host_image_hidden = vec![PathBuf::from("/usr/share")];
     config.cgroup_root = cgroup_root.to_owned();
     EmbeddedRuntime::open(config).await.unwrap()
 }
 
 /// The machine's mounts, but for those of tests that run at the same time.
-fn mounts() -> Vec<String> {
+fn mounts(dir: &Path) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     table
         .lines()
-        .filter(|line| line.contains("moorline-runtime-test-"))
+        .filter(|line| line.contains(&dir.display().to_string()))
         .map(str::to_owned)
         .collect()
 }
@@ -272,11 +275,65 @@ pub fn log_text(path: &Path) -> String {
     log.lines().map(|line| text(line) + "\n").collect()
 }
 
+/// No process of this number, but for one that only waits to be reaped.
+pub fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rfind(')').is_none_or(|end| stat[end..].starts_with(") Z"))
+}
+
 /// Waits for a condition.
 pub async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F, what: &str) {
     let end = tokio::time::Instant::now() + DEADLINE;
     while !holds().await {
         assert!(tokio::time::Instant::now() < end, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A mount of the test, undone when dropped.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// The directory as a shared mount point of itself.
+    pub fn shared(dir: &Path) -> Self {
+        moorline_mount::mount::ensure_mount_point(dir, moorline_mount::mount::Propagation::Shared).unwrap();
+        Self(dir.to_owned())
+    }
+
+    /// A file system in memory.
+    pub fn tmpfs(dir: &Path) -> Self {
+        moorline_mount::mount::mount("tmpfs", dir, "tmpfs", &["size=1m".to_owned()]).unwrap();
+        Self(dir.to_owned())
+    }
+
+    /// Unmounts, and fails when it is busy.
+    pub fn unmount(self) -> Result<(), moorline_mount::MountError> {
+        moorline_mount::mount::unmount(&self.0)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = moorline_mount::mount::unmount_lazy(&self.0);
+    }
+}
+
+/// A loop device, detached when dropped.
+pub struct LoopDevice {
+    pub path: PathBuf,
+}
+
+impl LoopDevice {
+    pub fn attach(file: &Path) -> Result<Self, moorline_mount::MountError> {
+        let path = moorline_mount::loop_device::attach(file, Default::default())?
+            .path()
+            .to_owned();
+        Ok(Self { path })
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = moorline_mount::loop_device::detach(&self.path);
     }
 }
