@@ -11,7 +11,8 @@ use serde::de::DeserializeSeed;
 use serde_json::Value;
 
 use crate::registry::{Kind, Registry, TypeId};
-use tree::{Body, Place, Seed, Shape};
+use crate::place::Place;
+use tree::{Body, Seed, Shape};
 
 /// What to do about unknown and duplicate fields: the values of the `fieldValidation` parameter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -36,6 +36,7 @@ pub mod time;
 pub mod validation;
 
 mod object;
+mod place;
 mod wire;
 
 pub use registry::{Gvk, Registry, ResourceFacts, TypeId};

@@ -25,8 +25,8 @@ pub fn v3_path(group: &str, version: &str) -> String {
     }
 }
 
-/// The answer to `GET /openapi/v3`: one path for each group version, with its hash. Builds every document to get its
-/// hash: cache it.
+/// The answer to `GET /openapi/v3`: one path for each group version, with its hash. Builds every document when it is
+/// asked for the first time.
 #[must_use]
 pub fn v3_index(registry: &Registry) -> Value {
     let entries = registry.served_group_versions().map(|(group, version)| {
@@ -41,11 +41,12 @@ pub fn v3_index(registry: &Registry) -> Value {
     json!({ "paths": paths })
 }
 
-/// The hash of a group version's document; changes whenever the document does. Builds the document: cache it.
+/// The hash of a group version's document; changes whenever the document does. Builds the document when it is asked
+/// for the first time.
 #[must_use]
 pub fn v3_hash(registry: &Registry, group: &str, version: &str) -> String {
-    let document = v3_document(registry, group, version);
-    hash(document.as_ref().unwrap_or(&Value::Null))
+    let built = || hash(v3_document(registry, group, version).as_ref().unwrap_or(&Value::Null));
+    registry.version(group, version).map(|facts| facts.openapi_hash.get_or_init(built).clone()).unwrap_or_default()
 }
 
 /// The hash of a document.

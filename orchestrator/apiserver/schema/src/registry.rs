@@ -148,10 +148,16 @@ impl Registry {
             .find(|resource| resource.kind == kind)
     }
 
+    /// The facts of one group version.
+    #[must_use]
+    pub fn version(&self, group: &str, version: &str) -> Option<&VersionFacts> {
+        let group = self.groups.iter().find(|facts| facts.name == group)?;
+        group.versions.iter().find(|one| one.version == version)
+    }
+
     /// The served resources of one group version, by name.
     pub fn served_in(&self, group: &str, version: &str) -> impl Iterator<Item = &ResourceFacts> {
-        let group = self.groups.iter().find(|facts| facts.name == group);
-        let version = group.and_then(|facts| facts.versions.iter().find(|one| one.version == version));
+        let version = self.version(group, version);
         version
             .into_iter()
             .flat_map(|one| &one.resources)

@@ -1,8 +1,27 @@
 //! Whether an object, or a change of one, is allowed; upstream's rules in upstream's words.
 
+mod access;
+mod affinity;
+mod claims;
+mod cluster;
+mod containers;
+mod faults;
+mod metadata;
+mod pod_change;
+mod pods;
+mod probes;
+mod resources;
+mod security;
+mod selectors;
+mod services;
+mod sources;
+mod storage;
+mod volumes;
+
 use serde_json::Value;
 
 use crate::registry::{Gvk, Registry};
+use faults::Faults;
 
 /// One fault of an object: goes into `details.causes` of a 422 answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,38 +34,102 @@ pub struct Cause {
     pub field: String,
 }
 
-/// All faults of an object to be created; empty if it is allowed.
+/// All faults of an object to be created, as it would be stored: named and with its defaults. Empty if it is allowed.
 #[must_use]
 pub fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value) -> Vec<Cause> {
-    let _ = (registry, gvk, object);
-    Vec::new()
+    let mut faults = Faults::default();
+    metadata::create(registry, gvk, object, &mut faults);
+    content(gvk, object, &mut faults);
+    faults.into_causes()
 }
 
 /// All faults of a change of the main resource; `new` as it would be stored.
 #[must_use]
-pub fn update(registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> Vec<Cause> {
-    let _ = (registry, gvk, old, new);
-    Vec::new()
+pub fn update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> Vec<Cause> {
+    let mut faults = Faults::default();
+    metadata::update(old, new, &mut faults);
+    // What was stored under older rules may stay as it is: only what changes is checked again.
+    if without_metadata_differs(old, new) {
+        content(gvk, new, &mut faults);
+    }
+    match (gvk.group, gvk.kind) {
+        ("", "Pod") => pod_change::update(old, new, &mut faults),
+        ("", "PersistentVolume") => volumes::update(old, new, &mut faults),
+        ("", "PersistentVolumeClaim") => claims::update(old, new, &mut faults),
+        ("", "ConfigMap" | "Secret") => cluster::immutable_data(old, new, &mut faults),
+        ("", "Service") => services::update(old, new, &mut faults),
+        ("storage.k8s.io", "StorageClass") => storage::class_update(old, new, &mut faults),
+        ("storage.k8s.io", "CSIDriver") => storage::csi_driver_update(old, new, &mut faults),
+        ("storage.k8s.io", "CSINode") => storage::csi_node_update(old, new, &mut faults),
+        ("storage.k8s.io", "VolumeAttachment") => storage::attachment_update(old, new, &mut faults),
+        ("storage.k8s.io", "CSIStorageCapacity") => storage::capacity_update(old, new, &mut faults),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_update(old, new, &mut faults),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            access::binding_update(old, new, &mut faults);
+        }
+        _ => {}
+    }
+    faults.into_causes()
 }
 
 /// All faults of a change through the status subresource; `new` as it would be stored.
 #[must_use]
-pub fn status_update(registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> Vec<Cause> {
-    let _ = (registry, gvk, old, new);
-    Vec::new()
+pub fn status_update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> Vec<Cause> {
+    let mut faults = Faults::default();
+    metadata::update(old, new, &mut faults);
+    match (gvk.group, gvk.kind) {
+        ("", "Pod") => pod_change::status(old, new, &mut faults),
+        ("", "PersistentVolumeClaim") => claims::status(new, &mut faults),
+        ("", "Node") => cluster::node_status(new, &mut faults),
+        ("storage.k8s.io", "VolumeAttachment") => storage::attachment_status(new, &mut faults),
+        _ => {}
+    }
+    faults.into_causes()
+}
+
+/// The rules for an object's content, the same for new and for changed ones.
+fn content(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
+    match (gvk.group, gvk.kind) {
+        ("", "Pod") => pods::pod(object, faults),
+        ("", "PersistentVolume") => volumes::pv(object, faults),
+        ("", "PersistentVolumeClaim") => claims::claim(object, faults),
+        ("", "ConfigMap") => cluster::config_map(object, faults),
+        ("", "Secret") => cluster::secret(object, faults),
+        ("", "Node") => cluster::node(object, faults),
+        ("", "ServiceAccount") => cluster::service_account(object, faults),
+        ("", "Event") => cluster::event(object, faults),
+        ("", "Service") => services::service(object, faults),
+        ("", "Endpoints") => services::endpoints(object, faults),
+        ("coordination.k8s.io", "Lease") => cluster::lease(object, faults),
+        ("storage.k8s.io", "StorageClass") => storage::class(object, faults),
+        ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object, faults),
+        ("storage.k8s.io", "CSINode") => storage::csi_node(object, faults),
+        ("storage.k8s.io", "VolumeAttachment") => storage::attachment(object, faults),
+        ("storage.k8s.io", "CSIStorageCapacity") => storage::capacity(object, faults),
+        ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes(object, faults),
+        ("rbac.authorization.k8s.io", "Role") => access::role(object, true, faults),
+        ("rbac.authorization.k8s.io", "ClusterRole") => access::role(object, false, faults),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            access::binding(object, gvk.kind == "RoleBinding", faults);
+        }
+        _ => {}
+    }
+}
+
+fn without_metadata_differs(old: &Value, new: &Value) -> bool {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return true };
+    let is_content = |name: &&String| !matches!(name.as_str(), "metadata" | "status");
+    let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
+    names.filter(is_content).any(|name| old.get(name) != new.get(name))
 }
 
 /// The message of a 422 answer: `Pod "x" is invalid: spec.containers: Required value`, several causes in brackets.
 #[must_use]
 pub fn summary(kind: &str, name: &str, causes: &[Cause]) -> String {
-    let texts: Vec<String> = causes
-        .iter()
-        .map(|cause| format!("{}: {}", cause.field, cause.message))
-        .collect();
-    let joined = if texts.len() == 1 {
-        texts.concat()
-    } else {
-        format!("[{}]", texts.join(", "))
-    };
+    let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+    let joined = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
     format!("{kind} {name:?} is invalid: {joined}")
 }
+
+#[cfg(test)]
+mod tests;

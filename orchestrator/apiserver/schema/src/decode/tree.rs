@@ -11,6 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use super::scalar;
 use crate::object::is_empty;
+use crate::place::Place;
 use crate::registry::{Cardinality, Field, Kind, Registry, TypeId};
 
 /// Problems beyond this number are not reported, as upstream does.
@@ -43,67 +44,6 @@ impl<'r> Body<'r> {
             self.problems
                 .borrow_mut()
                 .push(format!("{what} field \"{place}\""));
-        }
-    }
-}
-
-/// Where in the body one is; a list on the stack, rendered only when something is to be said.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'p> {
-    outer: Option<&'p Place<'p>>,
-    step: Step<'p>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'p> {
-    Root,
-    Field(&'p str),
-    Index(usize),
-}
-
-impl<'p> Place<'p> {
-    pub(super) const ROOT: Place<'static> = Place {
-        outer: None,
-        step: Step::Root,
-    };
-
-    fn field(&'p self, name: &'p str) -> Place<'p> {
-        Place {
-            outer: Some(self),
-            step: Step::Field(name),
-        }
-    }
-
-    fn index(&'p self, index: usize) -> Place<'p> {
-        Place {
-            outer: Some(self),
-            step: Step::Index(index),
-        }
-    }
-
-    /// The path without indices, as Go's decoder names it in type errors.
-    fn struct_path(&self) -> String {
-        let outer = self.outer.map(Place::struct_path).unwrap_or_default();
-        match self.step {
-            Step::Field(name) if outer.is_empty() => name.to_owned(),
-            Step::Field(name) => format!("{outer}.{name}"),
-            Step::Root | Step::Index(_) => outer,
-        }
-    }
-}
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(outer) = self.outer {
-            outer.fmt(f)?;
-            if !matches!((outer.step, self.step), (Step::Root, _) | (_, Step::Index(_))) {
-                f.write_str(".")?;
-            }
-        }
-        match self.step {
-            Step::Root => Ok(()),
-            Step::Field(name) => f.write_str(name),
-            Step::Index(index) => write!(f, "[{index}]"),
         }
     }
 }

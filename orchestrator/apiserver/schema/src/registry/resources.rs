@@ -1,6 +1,7 @@
 //! The resources: groups, versions, what is served under which path, and how discovery describes it.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
@@ -115,6 +116,8 @@ pub struct VersionFacts {
     pub stability: Stability,
     /// Its resources by plural name.
     pub resources: Vec<ResourceFacts>,
+    /// Hash of its OpenAPI document, once somebody asked.
+    pub(crate) openapi_hash: OnceLock<String>,
 }
 
 /// A resource: what stands under one path.
@@ -289,6 +292,7 @@ fn group_facts(raw: RawGroup, types: &HashMap<&'static str, TypeId>) -> GroupFac
     let versions = raw.versions.into_iter().map(|raw| VersionFacts {
         version: raw.version,
         stability: raw.stability,
+        openapi_hash: OnceLock::new(),
         resources: {
             let version = raw.version;
             let resources = raw.resources.into_iter();
