@@ -159,6 +159,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn users_resolve_as_the_pod_and_the_image_say() {
         let none = SecurityContext::default;
         let as_user = |uid| SecurityContext {

@@ -1,5 +1,6 @@
 //! Containers of the host image, run for real. Needs root; says so and passes where it can't have it.
 
+#[cfg(test)]
 #[expect(dead_code, reason = "not every test file uses all of it")]
 mod support;
 

@@ -1,5 +1,6 @@
 //! Images from archives: loaded, run, removed; and archives that must not be. Needs root.
 
+#[cfg(test)]
 #[expect(dead_code, reason = "not every test file uses all of it")]
 mod support;
 
@@ -50,6 +51,7 @@ fn container(image: ImageRef) -> ContainerConfig {
 }
 
 /// Everything the store keeps, for comparing.
+#[cfg(test)]
 fn inventory(bed: &Bed) -> Vec<String> {
     let images = bed.state().join("images");
     let mut found = Vec::new();
@@ -66,6 +68,7 @@ fn inventory(bed: &Bed) -> Vec<String> {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, or one flat table")]
 async fn image_of_docker_runs_as_it_says() {
     if !can_run("image_of_docker_runs_as_it_says") {
         return;
@@ -88,10 +91,10 @@ async fn image_of_docker_runs_as_it_says() {
         id: format!("sha256:{}", digest(&config)),
         name: "docker.io/library/demo:1".to_owned(),
     };
-    assert_eq!(loaded, [expected.clone()]);
+    assert_eq!(loaded, std::slice::from_ref(&expected));
     assert_eq!(
         bed.runtime.load(&path).await.unwrap(),
-        [expected.clone()],
+        std::slice::from_ref(&expected),
         "loading again changes nothing"
     );
     for name in ["demo:1", "docker.io/demo:1", expected.id.as_str()] {
@@ -173,6 +176,7 @@ async fn image_of_an_oci_archive_runs() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story, or one flat table")]
 async fn bad_archives_are_refused_and_leave_nothing() {
     if !can_run("bad_archives_are_refused_and_leave_nothing") {
         return;

@@ -1,5 +1,6 @@
 //! Volumes in containers: binds, propagation, devices. Needs root.
 
+#[cfg(test)]
 #[expect(dead_code, reason = "not every test file uses all of it")]
 mod support;
 
@@ -13,6 +14,7 @@ use support::{Bed, can_run, eventually, log_text};
 
 const LOOP: &str = "echo up; while :; do sleep 0.02; done";
 
+#[cfg(test)]
 fn volume(bed: &Bed, name: &str) -> PathBuf {
     let dir = bed.dir.path().join("volumes").join(name);
     fs::create_dir_all(&dir).unwrap();
@@ -64,6 +66,7 @@ async fn data_goes_both_ways_and_read_only_is_kept() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn mounts_travel_as_asked() {
     if !can_run("mounts_travel_as_asked") {
         return;

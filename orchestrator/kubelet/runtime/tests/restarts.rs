@@ -1,5 +1,6 @@
 //! What containers survive: the runtime's restart; and what they don't: their shim's death. Needs root.
 
+#[cfg(test)]
 #[expect(dead_code, reason = "not every test file uses all of it")]
 mod support;
 

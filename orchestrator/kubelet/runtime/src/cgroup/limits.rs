@@ -121,7 +121,8 @@ mod tests {
     #[test]
     fn limits_become_files_of_both_versions() {
         let none = Resources::default;
-        let cases: Vec<(&str, Resources, Vec<(&str, &str)>)> = vec![
+        type Case = (&'static str, Resources, Vec<(&'static str, &'static str)>);
+        let cases: Vec<Case> = vec![
             ("nothing asked", none(), vec![]),
             (
                 "shares",

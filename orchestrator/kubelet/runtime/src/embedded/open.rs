@@ -277,7 +277,7 @@ pub(super) fn pause() {
 pub(super) fn shm_dir(layout: &Layout, id: &SandboxId) -> Option<PathBuf> {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     let parent = Path::new("/dev/shm");
-    let is_tmpfs = rustix::fs::statfs(parent).is_ok_and(|stat| i64::try_from(stat.f_type) == Ok(TMPFS_MAGIC));
+    let is_tmpfs = rustix::fs::statfs(parent).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
     is_tmpfs.then(|| {
         parent
             .join("moorline")

@@ -49,7 +49,7 @@ impl State {
 
     pub(crate) fn list_sandboxes(&self) -> Vec<Sandbox> {
         let mut all: Vec<Sandbox> = self.sandboxes.values().map(SandboxEntry::listed).collect();
-        all.sort_by(|a, b| a.created_at.cmp(&b.created_at));
+        all.sort_by_key(|one| one.created_at);
         all
     }
 
@@ -61,7 +61,7 @@ impl State {
                 .map(|container| container.listed(&sandbox.record.config.pod_uid))
         });
         let mut all: Vec<Container> = entries.collect();
-        all.sort_by(|a, b| a.created_at.cmp(&b.created_at));
+        all.sort_by_key(|one| one.created_at);
         all
     }
 }

@@ -214,6 +214,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn bad_containers_are_refused_with_the_reason() {
         let capability = SecurityContext {
             capabilities_add: vec!["FLY".into()],

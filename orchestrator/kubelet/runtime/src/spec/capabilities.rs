@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn pods_add_and_drop() {
-        let cases: [(&str, SecurityContext, usize, &[&str], &[&str]); 7] = [
+        type Names = &'static [&'static str];
+        let cases: [(&str, SecurityContext, usize, Names, Names); 7] = [
             (
                 "defaults",
                 security(&[], &[]),

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 /// `sha256` in hexadecimal.
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 /// Compresses as `gzip` does.
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -33,7 +33,7 @@ fn tar_header(name: &str, size: u64, mode: u32, kind: tar::EntryType) -> tar::He
 }
 
 /// A tar file of plain files; names are written as they are.
-pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let header = tar_header(name, content.len() as u64, 0o755, tar::EntryType::Regular);
@@ -43,7 +43,7 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// A tar file with a symlink.
-pub fn tar_with_link(name: &str, target: &str) -> Vec<u8> {
+pub(crate) fn tar_with_link(name: &str, target: &str) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar_header(name, 0, 0o777, tar::EntryType::Symlink);
     header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
@@ -53,7 +53,7 @@ pub fn tar_with_link(name: &str, target: &str) -> Vec<u8> {
 }
 
 /// A tar file whose header promises more than there is.
-pub fn tar_with_promise(name: &str, size: u64) -> Vec<u8> {
+pub(crate) fn tar_with_promise(name: &str, size: u64) -> Vec<u8> {
     let mut bytes = tar_header(name, size, 0o644, tar::EntryType::Regular)
         .as_bytes()
         .to_vec();
@@ -62,7 +62,7 @@ pub fn tar_with_promise(name: &str, size: u64) -> Vec<u8> {
 }
 
 /// An image's configuration for layers given as uncompressed tar files.
-pub fn config(layers: &[&[u8]], extra: serde_json::Value) -> Vec<u8> {
+pub(crate) fn config(layers: &[&[u8]], extra: serde_json::Value) -> Vec<u8> {
     let diff_ids: Vec<String> = layers
         .iter()
         .map(|layer| format!("sha256:{}", digest(layer)))
@@ -82,7 +82,7 @@ pub fn config(layers: &[&[u8]], extra: serde_json::Value) -> Vec<u8> {
 }
 
 /// What `docker save` of old wrote.
-pub fn docker_archive(name: &str, config: &[u8], layers: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn docker_archive(name: &str, config: &[u8], layers: &[&[u8]]) -> Vec<u8> {
     let config_name = format!("{}.json", digest(config));
     let layer_names: Vec<String> = (0..layers.len())
         .map(|number| format!("layer{number}/layer.tar"))
@@ -97,7 +97,7 @@ pub fn docker_archive(name: &str, config: &[u8], layers: &[&[u8]]) -> Vec<u8> {
 }
 
 /// An OCI layout in a tar file; blobs may be replaced to break it.
-pub fn oci_archive(name: &str, config: &[u8], layers: &[&[u8]], replace: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn oci_archive(name: &str, config: &[u8], layers: &[&[u8]], replace: &[(&str, &[u8])]) -> Vec<u8> {
     let descriptor = |media: &str, bytes: &[u8]| serde_json::json!({"mediaType": media, "digest": format!("sha256:{}", digest(bytes)), "size": bytes.len()});
     let layer_descriptors: Vec<_> = layers
         .iter()
@@ -130,19 +130,19 @@ pub fn oci_archive(name: &str, config: &[u8], layers: &[&[u8]], replace: &[(&str
 }
 
 /// Writes an archive into a directory.
-pub fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+pub(crate) fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = dir.join(name);
     fs::write(&path, bytes).unwrap();
     path
 }
 
 /// A file of this machine.
-pub fn program(path: &str) -> Vec<u8> {
+pub(crate) fn program(path: &str) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
 /// The libraries a program needs, by their paths, as `ldd` lists them.
-pub fn libraries(program: &str) -> Vec<String> {
+pub(crate) fn libraries(program: &str) -> Vec<String> {
     let output = std::process::Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split_whitespace()

@@ -1,6 +1,6 @@
 //! A runtime on a temporary directory that leaves the machine as it found it, also when a test panics.
 
-pub mod archives;
+pub(crate) mod archives;
 
 use std::fs;
 use std::future::Future;
@@ -13,10 +13,10 @@ use moorline_container_runtime::{
 };
 
 /// Nothing here takes longer, on a machine that is busy with other tests too.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// `None` with a word on standard error where containers can't run.
-pub fn can_run(test: &str) -> bool {
+pub(crate) fn can_run(test: &str) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let mask = effective
@@ -30,15 +30,15 @@ pub fn can_run(test: &str) -> bool {
 }
 
 /// A state directory with its runtime.
-pub struct Bed {
-    pub runtime: EmbeddedRuntime,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Bed {
+    pub(crate) runtime: EmbeddedRuntime,
+    pub(crate) dir: tempfile::TempDir,
     cgroup_root: PathBuf,
     mounts_before: Vec<String>,
 }
 
 impl Bed {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("moorline-runtime-test-")
             .tempdir()
@@ -56,7 +56,7 @@ impl Bed {
     }
 
     /// The same state directory, opened again as after a restart of the kubelet.
-    pub async fn reopen(&mut self) {
+    pub(crate) async fn reopen(&mut self) {
         self.runtime.close().await;
         let other = tempfile::tempdir().unwrap();
         // The lock is let go of with the old value.
@@ -64,15 +64,15 @@ impl Bed {
         self.runtime = open(&self.dir.path().join("state"), &self.cgroup_root).await;
     }
 
-    pub fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         self.dir.path().join("logs")
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.dir.path().join("state")
     }
 
-    pub fn sandbox_config(&self, pod: &str) -> SandboxConfig {
+    pub(crate) fn sandbox_config(&self, pod: &str) -> SandboxConfig {
         SandboxConfig {
             pod_uid: format!("{pod}-uid"),
             pod_name: pod.to_owned(),
@@ -82,7 +82,7 @@ impl Bed {
         }
     }
 
-    pub async fn sandbox(&self, pod: &str) -> SandboxId {
+    pub(crate) async fn sandbox(&self, pod: &str) -> SandboxId {
         self.runtime
             .run_pod_sandbox(self.sandbox_config(pod))
             .await
@@ -90,7 +90,7 @@ impl Bed {
     }
 
     /// A container of the host image that runs a shell script.
-    pub async fn script(&self, name: &str, script: &str) -> ContainerConfig {
+    pub(crate) async fn script(&self, name: &str, script: &str) -> ContainerConfig {
         ContainerConfig {
             name: name.to_owned(),
             image: self.runtime.ensure_image("moorline.local/host").await.unwrap(),
@@ -101,14 +101,14 @@ impl Bed {
     }
 
     /// Makes and starts a container.
-    pub async fn run(&self, sandbox: &SandboxId, config: ContainerConfig) -> ContainerId {
+    pub(crate) async fn run(&self, sandbox: &SandboxId, config: ContainerConfig) -> ContainerId {
         let id = self.runtime.create_container(sandbox, config).await.unwrap();
         self.runtime.start_container(&id).await.unwrap();
         id
     }
 
     /// Runs a script to its end and returns status and log text.
-    pub async fn run_to_end(&self, pod: &str, config: ContainerConfig) -> (ContainerStatus, String) {
+    pub(crate) async fn run_to_end(&self, pod: &str, config: ContainerConfig) -> (ContainerStatus, String) {
         let sandbox = self.sandbox(pod).await;
         let log = self.logs().join(pod).join(&config.log_path);
         let id = self.run(&sandbox, config).await;
@@ -116,11 +116,11 @@ impl Bed {
         (status, log_text(&log))
     }
 
-    pub async fn status(&self, id: &ContainerId) -> ContainerStatus {
+    pub(crate) async fn status(&self, id: &ContainerId) -> ContainerStatus {
         self.runtime.container_status(id).await.unwrap()
     }
 
-    pub async fn exited(&self, id: &ContainerId) -> ContainerStatus {
+    pub(crate) async fn exited(&self, id: &ContainerId) -> ContainerStatus {
         eventually(
             || async { self.status(id).await.state == ContainerState::Exited },
             "the container exits",
@@ -130,7 +130,7 @@ impl Bed {
     }
 
     /// Waits until the log of a pod's container holds a text.
-    pub async fn logged(&self, pod: &str, container: &str, text: &str) {
+    pub(crate) async fn logged(&self, pod: &str, container: &str, text: &str) {
         let path = self.logs().join(pod).join(container).join("0.log");
         eventually(
             || async { log_text(&path).contains(text) },
@@ -140,7 +140,7 @@ impl Bed {
     }
 
     /// Removes all sandboxes and checks that nothing is left of them.
-    pub async fn assert_clean_end(self) {
+    pub(crate) async fn assert_clean_end(self) {
         for sandbox in self.runtime.list_pod_sandboxes().await.unwrap() {
             self.runtime.remove_pod_sandbox(&sandbox.id).await.unwrap();
         }
@@ -174,7 +174,7 @@ impl Bed {
     }
 
     /// Shims and helpers of this state directory.
-    pub fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let state = self.state().display().to_string();
         let all = fs::read_dir("/proc").unwrap().flatten();
         all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
@@ -199,7 +199,7 @@ impl Drop for Bed {
         }
         for dir in self.cgroups() {
             remove_cgroups(&dir);
-            let _ = fs::remove_dir(dir.parent().unwrap());
+            fs::remove_dir(dir.parent().unwrap()).ok(); // best effort of a cleaner
         }
     }
 }
@@ -254,9 +254,9 @@ fn remove_cgroups(dir: &Path) {
     }
 }
 
-pub fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok(); // best effort of a cleaner
     }
 }
 
@@ -265,24 +265,24 @@ fn pause() {
         tv_sec: 0,
         tv_nsec: 5_000_000,
     };
-    let _ = rustix::event::poll(&mut [], Some(&moment));
+    rustix::event::poll(&mut [], Some(&moment)).ok(); // best effort of a cleaner
 }
 
 /// The text of all log lines, without time and stream.
-pub fn log_text(path: &Path) -> String {
+pub(crate) fn log_text(path: &Path) -> String {
     let log = fs::read_to_string(path).unwrap_or_default();
     let text = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned();
     log.lines().map(|line| text(line) + "\n").collect()
 }
 
 /// No process of this number, but for one that only waits to be reaped.
-pub fn has_ended(pid: u32) -> bool {
+pub(crate) fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rfind(')').is_none_or(|end| stat[end..].starts_with(") Z"))
 }
 
 /// Waits for a condition.
-pub async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F, what: &str) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F, what: &str) {
     let end = tokio::time::Instant::now() + DEADLINE;
     while !holds().await {
         assert!(tokio::time::Instant::now() < end, "waited in vain: {what}");
@@ -291,40 +291,40 @@ pub async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F, 
 }
 
 /// A mount of the test, undone when dropped.
-pub struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     /// The directory as a shared mount point of itself.
-    pub fn shared(dir: &Path) -> Self {
+    pub(crate) fn shared(dir: &Path) -> Self {
         moorline_mount::mount::ensure_mount_point(dir, moorline_mount::mount::Propagation::Shared).unwrap();
         Self(dir.to_owned())
     }
 
     /// A file system in memory.
-    pub fn tmpfs(dir: &Path) -> Self {
+    pub(crate) fn tmpfs(dir: &Path) -> Self {
         moorline_mount::mount::mount("tmpfs", dir, "tmpfs", &["size=1m".to_owned()]).unwrap();
         Self(dir.to_owned())
     }
 
     /// Unmounts, and fails when it is busy.
-    pub fn unmount(self) -> Result<(), moorline_mount::MountError> {
+    pub(crate) fn unmount(self) -> Result<(), moorline_mount::MountError> {
         moorline_mount::mount::unmount(&self.0)
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = moorline_mount::mount::unmount_lazy(&self.0);
+        moorline_mount::mount::unmount_lazy(&self.0).ok(); // best effort of a cleaner
     }
 }
 
 /// A loop device, detached when dropped.
-pub struct LoopDevice {
-    pub path: PathBuf,
+pub(crate) struct LoopDevice {
+    pub(crate) path: PathBuf,
 }
 
 impl LoopDevice {
-    pub fn attach(file: &Path) -> Result<Self, moorline_mount::MountError> {
+    pub(crate) fn attach(file: &Path) -> Result<Self, moorline_mount::MountError> {
         let path = moorline_mount::loop_device::attach(file, Default::default())?
             .path()
             .to_owned();
@@ -334,6 +334,6 @@ impl LoopDevice {
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        let _ = moorline_mount::loop_device::detach(&self.path);
+        moorline_mount::loop_device::detach(&self.path).ok(); // best effort of a cleaner
     }
 }

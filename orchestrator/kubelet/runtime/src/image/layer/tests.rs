@@ -113,6 +113,7 @@ fn later_entry_of_a_name_wins() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn hostile_layers_are_refused_and_touch_nothing() {
     let outside = tempfile::tempdir().unwrap();
     let out = outside.path().to_str().unwrap();
