@@ -18,8 +18,9 @@ use moorline_proto::csi::node_client::NodeClient;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// Answers of `ListVolumes` and the like can be long; drivers written in Go have no limit when sending.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -177,9 +178,13 @@ where
 {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
+    let started = Instant::now();
+    let late = || Status::deadline_exceeded(format!("no answer within {timeout:?}"));
     match tokio::time::timeout(timeout, send(request)).await {
+        // The transport watches the same deadline, and calls its end a cancellation.
+        Ok(Err(status)) if status.code() == Code::Cancelled && started.elapsed() >= timeout => Err(late()),
         Ok(answer) => answer.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {timeout:?}"))),
+        Err(_) => Err(late()),
     }
 }
 
