@@ -33,3 +33,95 @@ pub(crate) fn config(root: &Path) -> Config {
         timings: Timings::default(),
     }
 }
+
+/// Pods, sandboxes and containers in every state.
+pub(crate) mod pods {
+    use std::path::PathBuf;
+
+    use jiff::Timestamp;
+    use k8s_openapi::api::core::v1::Pod;
+    use moorline_container_runtime::{
+        ContainerId, ContainerState, ContainerStatus, ImageRef, Sandbox, SandboxId, SandboxState,
+    };
+    use serde_json::{Value, json};
+
+    /// A time.
+    pub(crate) fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Pod `ns/p` with that spec.
+    pub(crate) fn pod_with(spec: Value) -> Pod {
+        let metadata = json!({"name": "p", "namespace": "ns", "uid": "u"});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    /// Pod `ns/p` with containers of those names.
+    pub(crate) fn pod(policy: &str, init: &[&str], main: &[&str]) -> Pod {
+        let list = |names: &[&str]| names.iter().map(|name| json!({"name": name})).collect::<Vec<_>>();
+        pod_with(json!({"restartPolicy": policy, "initContainers": list(init), "containers": list(main)}))
+    }
+
+    /// A sandbox of the pod.
+    pub(crate) fn sandbox(attempt: u32, state: SandboxState) -> Sandbox {
+        Sandbox {
+            id: SandboxId(format!("sandbox-{attempt}")),
+            pod_uid: "u".into(),
+            pod_name: "p".into(),
+            namespace: "ns".into(),
+            attempt,
+            state,
+            created_at: at(1),
+            labels: Default::default(),
+            annotations: Default::default(),
+        }
+    }
+
+    /// A container in the first sandbox.
+    pub(crate) fn container(name: &str, attempt: u32) -> ContainerStatus {
+        ContainerStatus {
+            id: ContainerId(format!("{name}-{attempt}")),
+            sandbox_id: SandboxId("sandbox-0".into()),
+            pod_uid: "u".into(),
+            name: name.into(),
+            attempt,
+            state: ContainerState::Created,
+            created_at: at(1),
+            started_at: None,
+            finished_at: None,
+            exit_code: None,
+            signal: None,
+            oom_killed: false,
+            reason: String::new(),
+            message: String::new(),
+            termination_message: String::new(),
+            log_path: PathBuf::new(),
+            image: ImageRef::default(),
+            pid: None,
+            labels: Default::default(),
+            annotations: Default::default(),
+        }
+    }
+
+    pub(crate) fn created(name: &str, attempt: u32) -> ContainerStatus {
+        container(name, attempt)
+    }
+
+    pub(crate) fn running(name: &str, attempt: u32) -> ContainerStatus {
+        ContainerStatus {
+            state: ContainerState::Running,
+            started_at: Some(at(2)),
+            ..container(name, attempt)
+        }
+    }
+
+    pub(crate) fn exited(name: &str, attempt: u32, code: i32, finished: i64) -> ContainerStatus {
+        ContainerStatus {
+            state: ContainerState::Exited,
+            started_at: Some(at(2)),
+            finished_at: Some(at(finished)),
+            exit_code: Some(code),
+            ..container(name, attempt)
+        }
+    }
+}

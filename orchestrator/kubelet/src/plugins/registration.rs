@@ -54,6 +54,13 @@ pub(crate) enum RegistrationError {
     Notify { socket: PathBuf, status: tonic::Status },
 }
 
+impl RegistrationError {
+    /// The socket exists but nobody listens on it.
+    pub(crate) fn is_nobody_there(&self) -> bool {
+        matches!(self, Self::GetInfo { status, .. } if status.code() == tonic::Code::Unavailable)
+    }
+}
+
 /// What is needed to register drivers on one node.
 #[derive(Debug)]
 pub(crate) struct Registrar {

@@ -132,7 +132,15 @@ async fn reconcile(
                 tracing::info!(driver.name = held.driver_name, "Driver is no longer registered");
             }
             Next::Register(socket) => {
-                let driver = registrar.register(&path).await?;
+                let driver = match registrar.register(&path).await {
+                    Ok(driver) => driver,
+                    // Just made and not served yet, or left by a process that was killed.
+                    Err(error) if error.is_nobody_there() => {
+                        tracing::debug!(%error, "Nobody serves the registration socket");
+                        return Ok(Outcome::Retry);
+                    }
+                    Err(error) => return Err(error),
+                };
                 let entry = Registered {
                     socket,
                     driver_name: driver.name.clone(),

@@ -17,7 +17,7 @@ use super::backoff::Limits;
 use super::decide::{Fate, Next, Seen, decide};
 use super::memory::Memory;
 use super::probes::Probes;
-use super::status::{Facts, compute, is_done};
+use super::status::{Facts, backing_off, compute, is_done};
 use super::{name, namespace, reference, status_writer, uid};
 use crate::config::Config;
 use crate::objects::Objects;
@@ -409,18 +409,11 @@ impl PodManager {
         }
         let is_running =
             |status: &ContainerStatus| status.state == moorline_container_runtime::ContainerState::Running;
-        let wanted = compute(
-            &Facts {
-                pod: &found.pod,
-                sandboxes: &found.sandboxes,
-                containers: &found.containers,
-                memory,
-                backoff: self.limits(),
-                node_ip: self.config.node_ip,
-                has_ended: fate != Fate::Live && !found.containers.iter().any(is_running),
-            },
-            now,
-        );
+        let has_ended = fate != Fate::Live && !found.containers.iter().any(is_running);
+        let wanted = compute(&self.facts(found, memory, has_ended), now);
+        if fate == Fate::Live {
+            self.tell_about_backoff(found, memory, now);
+        }
         // A finished pod keeps what was said of it, however little is left here.
         if fate == Fate::Done && matches!(pod_phase(&found.pod), "Succeeded" | "Failed") {
             return Ok(());
@@ -431,6 +424,36 @@ impl PodManager {
             action: "write pod status",
             source,
         })
+    }
+
+    fn facts<'a>(&self, found: &'a Found, memory: &'a Memory, has_ended: bool) -> Facts<'a> {
+        Facts {
+            pod: &found.pod,
+            sandboxes: &found.sandboxes,
+            containers: &found.containers,
+            memory,
+            backoff: self.limits(),
+            node_ip: self.config.node_ip,
+            has_ended,
+        }
+    }
+
+    /// Each end that is followed by a back-off is told once.
+    fn tell_about_backoff(&self, found: &Found, memory: &Memory, now: Timestamp) {
+        for (container, finished_at) in backing_off(&self.facts(found, memory, false), now) {
+            let held = self.remember(uid(&found.pod), |memory| {
+                memory.told_about_backoff.insert(container.clone(), finished_at)
+            });
+            if held != Some(finished_at) {
+                let message = format!(
+                    "Back-off restarting failed container {container} in pod {}",
+                    super::display(&found.pod)
+                );
+                let target = super::container_reference(&found.pod, &container);
+                self.recorder
+                    .event(&target, EventType::Warning, "BackOff", message);
+            }
+        }
     }
 
     /// A pod that waits long for its volumes is told which, and why if that is known.
@@ -542,8 +565,12 @@ fn fate(found: &Found, now: Timestamp) -> Fate {
         };
     }
     if let Some(deleted) = &pod.metadata.deletion_timestamp {
-        // The timestamp is the end of the grace period already.
-        let kill_at = deleted.0.max(now);
+        // The timestamp is the end of the grace period already, cut to whole seconds.
+        let kill_at = deleted
+            .0
+            .saturating_add(SignedDuration::from_secs(1))
+            .unwrap_or(now)
+            .max(now);
         return Fate::End {
             kill_at,
             is_in_api: true,

@@ -99,6 +99,8 @@ pub(crate) struct Memory {
     pub sandbox_problem: Option<Problem>,
     /// Volumes are waited for since then; said to the user after a while.
     pub told_about_volumes_at: Option<Timestamp>,
+    /// End of a container about whose back-off the user was told, by container name.
+    pub told_about_backoff: BTreeMap<String, Timestamp>,
     /// What was last said about volumes that don't go.
     pub told_about_unmount: Option<String>,
 }

@@ -292,6 +292,23 @@ fn in_backoff(
     super::backoff::RestartBackoff::until(held, finished_at, facts.backoff).filter(|until| *until > now)
 }
 
+/// Containers that wait before they are started again, with the end that they wait after.
+pub(crate) fn backing_off(facts: &Facts<'_>, now: Timestamp) -> Vec<(String, Timestamp)> {
+    let all = init_containers(facts.pod)
+        .iter()
+        .chain(main_containers(facts.pod));
+    let waiting = all.filter_map(|container| {
+        let status = latest(facts.containers, &container.name)?;
+        let is_over = status.state == ContainerState::Exited && restarts(facts.pod, container, status);
+        in_backoff(facts, container, status, now).filter(|_| is_over)?;
+        Some((
+            container.name.clone(),
+            status.finished_at.unwrap_or(status.created_at),
+        ))
+    });
+    waiting.collect()
+}
+
 /// State of a container that ended and will be started again.
 fn waiting_again(
     facts: &Facts<'_>,
@@ -365,7 +382,11 @@ fn conditions(facts: &Facts<'_>, phase: &str, now: Timestamp) -> Vec<PodConditio
         readiness(facts, phase, "Ready"),
         readiness(facts, phase, "ContainersReady"),
     ];
-    if !held.iter().any(|condition| condition.type_ == "PodScheduled") {
+    // It is here, so it was scheduled, whatever was said of earlier attempts.
+    if !held
+        .iter()
+        .any(|condition| condition.type_ == "PodScheduled" && condition.status == "True")
+    {
         verdicts.push(Verdict::of("PodScheduled", true));
     }
     let ours: Vec<&str> = verdicts.iter().map(|verdict| verdict.kind).collect();

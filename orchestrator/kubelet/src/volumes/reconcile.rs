@@ -38,6 +38,7 @@ impl VolumeManager {
     async fn reconcile(&self, key: VolumeKey) -> Result<Outcome, VolumeError> {
         let mut failed: BTreeSet<Action> = BTreeSet::new();
         let mut first_error = None;
+        let mut is_told = false;
         loop {
             let seen = self.look(&key);
             match decide(&seen, &failed) {
@@ -49,7 +50,7 @@ impl VolumeManager {
                 Next::Do(action) => {
                     tracing::debug!(volume = %key, ?action, "Volume operation");
                     if let Err(error) = self.apply(&key, &action).await {
-                        self.report(&key, &action, &error);
+                        is_told |= self.report(&key, &action, &error);
                         failed.insert(action);
                         first_error.get_or_insert(error);
                     }
@@ -58,6 +59,10 @@ impl VolumeManager {
         }
         self.finish(&key);
         match first_error {
+            Some(error) if is_told => {
+                tracing::debug!(volume = %key, %error, "Volume operation failed, trying again");
+                Ok(Outcome::Retry)
+            }
             Some(error) => Err(error),
             None => Ok(self.next_refresh(&key)),
         }
@@ -297,8 +302,8 @@ impl VolumeManager {
         result
     }
 
-    /// A failed operation is told to the pods it concerns, in the words users know.
-    fn report(&self, key: &VolumeKey, action: &Action, error: &VolumeError) {
+    /// A failed operation is told to the pods it concerns, in the words users know. Returns whether there are any.
+    fn report(&self, key: &VolumeKey, action: &Action, error: &VolumeError) -> bool {
         let mut told: Vec<(Option<ObjectReference>, &'static str, String)> = Vec::new();
         {
             let mut state = self.state.lock();
@@ -332,11 +337,14 @@ impl VolumeManager {
                 Action::Unstage => {}
             }
         }
+        let mut is_told = matches!(action, Action::Expand);
         for (reference, reason, text) in told {
             if let Some(reference) = reference {
+                is_told = true;
                 self.recorder.event(&reference, EventType::Warning, reason, text);
             }
         }
+        is_told
     }
 
     /// Waiting is no failure, but the pods are told why when it is somebody's fault.
