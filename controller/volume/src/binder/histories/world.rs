@@ -14,8 +14,8 @@ use crate::binder::step::{Step, Target};
 use crate::binder::volume_sync::{self, Confirmation, VolumeNext, VolumeSeen};
 use crate::testing::{self, merge};
 
-pub(super) const CLAIMS: usize = 4;
-pub(super) const PVS: usize = 4;
+pub(super) const CLAIMS: usize = 3;
+pub(super) const PVS: usize = 3;
 /// Rounds within which everything has to come to rest.
 const ROUNDS: usize = 40;
 
@@ -152,6 +152,22 @@ impl World {
             claim["metadata"]["annotations"][keys::SELECTED_NODE] = json!("n1");
             self.stamp(&mut claim);
             self.claims.insert(name, claim);
+        }
+    }
+
+    pub(super) fn reserve_pv(&mut self, number: usize, pv: usize) {
+        let pv_name = Self::pv_name(pv);
+        let claim = self.claims.get(&Self::claim_name(number)).cloned();
+        let pv = self.pvs.get(&pv_name).cloned();
+        if let (Some(claim), Some(mut pv)) = (claim, pv)
+            && text(&claim, "/spec/volumeName").is_empty()
+            && pv["spec"]["claimRef"].is_null()
+        {
+            let reference = json!({"namespace": "ns", "name": claim["metadata"]["name"], "uid": claim["metadata"]["uid"]});
+            pv["spec"]["claimRef"] = reference;
+            pv["metadata"]["annotations"][keys::BOUND_BY_CONTROLLER] = json!(keys::YES);
+            self.stamp(&mut pv);
+            self.pvs.insert(pv_name, pv);
         }
     }
 
@@ -362,6 +378,11 @@ impl World {
             );
         }
         if let (Step::LinkClaim, Some(pv)) = (step, &seen.pv) {
+            assert_eq!(
+                volume::claim_uid(pv),
+                seen.claim.metadata.uid.as_deref(),
+                "PV first"
+            );
             let request = ClaimRequest::try_from(&*seen.claim).unwrap();
             let is_users = claim::volume_name(&seen.claim).is_some();
             let is_fit =
