@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
-use crate::registry::{Kind, Registry, TypeId};
 use crate::place::Place;
+use crate::registry::{Kind, Registry, TypeId};
 use tree::{Body, Seed, Shape};
 
 /// What to do about unknown and duplicate fields: the values of the `fieldValidation` parameter.

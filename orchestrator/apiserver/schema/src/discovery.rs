@@ -187,3 +187,131 @@ fn aggregated_resource(resource: &ResourceFacts) -> Value {
 fn kind_entry(group: &str, version: &str, kind: &str) -> Value {
     json!({ "group": group, "version": version, "kind": kind })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> &'static Registry {
+        Registry::builtin()
+    }
+
+    fn named<'v>(list: &'v Value, field: &str, name: &str) -> &'v Value {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one[field] == name)
+            .unwrap_or_else(|| panic!("{name} is missing"))
+    }
+
+    #[test]
+    fn groups_are_listed_in_upstreams_order_without_core() {
+        let list = api_group_list(registry());
+        let names: Vec<&str> = list["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap())
+            .collect();
+        let expected = [
+            "events.k8s.io",
+            "authentication.k8s.io",
+            "authorization.k8s.io",
+            "rbac.authorization.k8s.io",
+            "storage.k8s.io",
+            "coordination.k8s.io",
+        ];
+        assert_eq!(names, expected);
+        let group = api_group(registry(), "storage.k8s.io").unwrap();
+        let v1 = json!({"groupVersion": "storage.k8s.io/v1", "version": "v1"});
+        let expected = json!({"kind": "APIGroup", "apiVersion": "v1", "name": "storage.k8s.io", "versions": [v1], "preferredVersion": v1});
+        assert_eq!(group, expected);
+        assert_eq!(
+            (api_group(registry(), ""), api_group(registry(), "apps")),
+            (None, None)
+        );
+        assert_eq!(
+            api_versions("1.2.3.4:6443")["serverAddressByClientCIDRs"][0]["serverAddress"],
+            "1.2.3.4:6443"
+        );
+    }
+
+    #[test]
+    fn resources_are_listed_with_names_verbs_and_subresources() {
+        let list = api_resource_list(registry(), "", "v1").unwrap();
+        let claims = json!({
+            "name": "persistentvolumeclaims", "singularName": "persistentvolumeclaim", "namespaced": true, "kind": "PersistentVolumeClaim",
+            "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+            "shortNames": ["pvc"], "storageVersionHash": "QWTyNDq0dC4=",
+        });
+        assert_eq!(
+            named(&list["resources"], "name", "persistentvolumeclaims"),
+            &claims
+        );
+        let token = json!({"name": "serviceaccounts/token", "singularName": "", "namespaced": true, "kind": "TokenRequest",
+            "group": "authentication.k8s.io", "version": "v1", "verbs": ["create"]});
+        assert_eq!(named(&list["resources"], "name", "serviceaccounts/token"), &token);
+        assert_eq!(
+            named(&list["resources"], "name", "pods/eviction")["kind"],
+            "Eviction"
+        );
+        // What drain and the sidecars look for.
+        let storage = api_resource_list(registry(), "storage.k8s.io", "v1").unwrap();
+        assert_eq!(
+            named(&storage["resources"], "name", "volumeattributesclasses")["shortNames"],
+            json!(["vac"])
+        );
+        assert_eq!(
+            named(&storage["resources"], "name", "volumeattachments/status")["kind"],
+            "VolumeAttachment"
+        );
+        assert_eq!(api_resource_list(registry(), "apps", "v1"), None);
+    }
+
+    #[test]
+    fn aggregated_documents_say_the_same() {
+        for (root, groups) in [(Root::Api, 1), (Root::Apis, 6)] {
+            let list = aggregated(registry(), root);
+            assert_eq!(
+                (&list["kind"], &list["apiVersion"]),
+                (&json!("APIGroupDiscoveryList"), &json!("apidiscovery.k8s.io/v2"))
+            );
+            let items = list["items"].as_array().unwrap();
+            assert_eq!(items.len(), groups);
+            for group in items {
+                let name = group["metadata"]
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                for version in group["versions"].as_array().unwrap() {
+                    let legacy =
+                        api_resource_list(registry(), name, version["version"].as_str().unwrap()).unwrap();
+                    let rows = version["resources"].as_array().unwrap();
+                    let subresources: usize = rows
+                        .iter()
+                        .map(|row| row["subresources"].as_array().map_or(0, Vec::len))
+                        .sum();
+                    assert_eq!(
+                        legacy["resources"].as_array().unwrap().len(),
+                        rows.len() + subresources,
+                        "{name}"
+                    );
+                }
+            }
+        }
+        let core = aggregated(registry(), Root::Api);
+        let pods = named(&core["items"][0]["versions"][0]["resources"], "resource", "pods");
+        assert_eq!(
+            pods["responseKind"],
+            json!({"group": "", "version": "v1", "kind": "Pod"})
+        );
+        assert_eq!(
+            (&pods["scope"], &pods["singularResource"]),
+            (&json!("Namespaced"), &json!("pod"))
+        );
+        assert_eq!(
+            named(&pods["subresources"], "subresource", "eviction")["responseKind"]["group"],
+            "policy"
+        );
+    }
+}

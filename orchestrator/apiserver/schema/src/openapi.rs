@@ -45,8 +45,17 @@ pub fn v3_index(registry: &Registry) -> Value {
 /// for the first time.
 #[must_use]
 pub fn v3_hash(registry: &Registry, group: &str, version: &str) -> String {
-    let built = || hash(v3_document(registry, group, version).as_ref().unwrap_or(&Value::Null));
-    registry.version(group, version).map(|facts| facts.openapi_hash.get_or_init(built).clone()).unwrap_or_default()
+    let built = || {
+        hash(
+            v3_document(registry, group, version)
+                .as_ref()
+                .unwrap_or(&Value::Null),
+        )
+    };
+    registry
+        .version(group, version)
+        .map(|facts| facts.openapi_hash.get_or_init(built).clone())
+        .unwrap_or_default()
 }
 
 /// The hash of a document.

@@ -18,26 +18,41 @@ enum Step<'p> {
 }
 
 impl<'p> Place<'p> {
-    pub(crate) const ROOT: Place<'static> = Place { outer: None, step: Step::Root };
+    pub(crate) const ROOT: Place<'static> = Place {
+        outer: None,
+        step: Step::Root,
+    };
 
     /// A place at the top of an object.
     pub(crate) const fn top(name: &'p str) -> Place<'p> {
-        Place { outer: Some(&Place::ROOT), step: Step::Field(name) }
+        Place {
+            outer: Some(&Place::ROOT),
+            step: Step::Field(name),
+        }
     }
 
     /// A field of the object at this place.
     pub(crate) fn field(&'p self, name: &'p str) -> Place<'p> {
-        Place { outer: Some(self), step: Step::Field(name) }
+        Place {
+            outer: Some(self),
+            step: Step::Field(name),
+        }
     }
 
     /// An element of the list at this place.
     pub(crate) fn index(&'p self, index: usize) -> Place<'p> {
-        Place { outer: Some(self), step: Step::Index(index) }
+        Place {
+            outer: Some(self),
+            step: Step::Index(index),
+        }
     }
 
     /// An entry of the map at this place.
     pub(crate) fn key(&'p self, key: &'p str) -> Place<'p> {
-        Place { outer: Some(self), step: Step::Key(key) }
+        Place {
+            outer: Some(self),
+            step: Step::Key(key),
+        }
     }
 
     /// The path without indices, as Go's decoder names it in type errors.
@@ -75,9 +90,18 @@ mod tests {
     #[test]
     fn places_are_named_as_upstream_names_them() {
         let spec = Place::top("spec");
-        assert_eq!(spec.field("containers").index(1).field("name").to_string(), "spec.containers[1].name");
-        assert_eq!(spec.field("resources").key("storage").to_string(), "spec.resources[storage]");
-        assert_eq!(spec.field("containers").index(1).field("name").struct_path(), "spec.containers.name");
+        assert_eq!(
+            spec.field("containers").index(1).field("name").to_string(),
+            "spec.containers[1].name"
+        );
+        assert_eq!(
+            spec.field("resources").key("storage").to_string(),
+            "spec.resources[storage]"
+        );
+        assert_eq!(
+            spec.field("containers").index(1).field("name").struct_path(),
+            "spec.containers.name"
+        );
         assert_eq!(Place::ROOT.to_string(), "");
     }
 }

@@ -117,17 +117,30 @@ fn content(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
 }
 
 fn without_metadata_differs(old: &Value, new: &Value) -> bool {
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return true };
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return true;
+    };
     let is_content = |name: &&String| !matches!(name.as_str(), "metadata" | "status");
-    let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
-    names.filter(is_content).any(|name| old.get(name) != new.get(name))
+    let names = old
+        .keys()
+        .chain(new.keys().filter(|name| !old.contains_key(*name)));
+    names
+        .filter(is_content)
+        .any(|name| old.get(name) != new.get(name))
 }
 
 /// The message of a 422 answer: `Pod "x" is invalid: spec.containers: Required value`, several causes in brackets.
 #[must_use]
 pub fn summary(kind: &str, name: &str, causes: &[Cause]) -> String {
-    let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-    let joined = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
+    let texts: Vec<String> = causes
+        .iter()
+        .map(|cause| format!("{}: {}", cause.field, cause.message))
+        .collect();
+    let joined = if texts.len() == 1 {
+        texts.concat()
+    } else {
+        format!("[{}]", texts.join(", "))
+    };
     format!("{kind} {name:?} is invalid: {joined}")
 }
 

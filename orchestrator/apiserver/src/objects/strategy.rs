@@ -17,6 +17,8 @@ pub(crate) enum Endpoint {
     Main,
     /// The status subresource.
     Status,
+    /// The scheduler's word on a pod; it writes spec and status.
+    Binding,
 }
 
 /// Whether the generation of such objects is counted.
@@ -107,6 +109,7 @@ pub(crate) fn prepare_update(facts: &ResourceFacts, endpoint: Endpoint, old: &Va
             prepare_main(facts, old, new);
         }
         Endpoint::Status => prepare_status(facts, old, new),
+        Endpoint::Binding => count_generation(facts, old, new),
     }
 }
 
@@ -121,6 +124,11 @@ fn prepare_main(facts: &ResourceFacts, old: &Value, new: &mut Value) {
         ("", "secrets") => take_string_data(new),
         _ => {}
     }
+    count_generation(facts, old, new);
+}
+
+/// Anything outside of metadata and status makes a new generation.
+fn count_generation(facts: &ResourceFacts, old: &Value, new: &mut Value) {
     let content = |object: &Value| {
         let mut object = object.clone();
         let map = tree::map_mut(&mut object, &[]);

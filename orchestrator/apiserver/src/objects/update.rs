@@ -163,16 +163,18 @@ fn finish(call: &Call<'_>, name: &str, old: &Value, mut new: Value) -> Result<Va
         return Err(Failure::invalid(call.resource.about_kind(name), causes));
     }
     defaults::apply(call.api.registry, gvk, &mut new);
-    let endpoint = if call.is_status() {
-        Endpoint::Status
-    } else {
-        Endpoint::Main
+    let endpoint = match call.subresource.map(|sub| sub.name) {
+        Some("status") => Endpoint::Status,
+        Some("binding") => Endpoint::Binding,
+        _ => Endpoint::Main,
     };
     strategy::prepare_update(facts, endpoint, old, &mut new);
     admission::update(call, old, &new)?;
     let causes = match endpoint {
         Endpoint::Main => validation::update(call.api.registry, gvk, old, &new),
         Endpoint::Status => validation::status_update(call.api.registry, gvk, old, &new),
+        // All that a binding changes was checked with the binding.
+        Endpoint::Binding => Vec::new(),
     };
     if causes.is_empty() {
         Ok(new)

@@ -129,8 +129,8 @@ impl Watcher {
                     Ok(next) => self.next = next,
                     // Told in the stream: that is where clients look for it.
                     Err(lost) => {
-                        self.next = u64::MAX;
-                        self.initial = None;
+                        // Number zero is in no window.
+                        self.next = 0;
                         tracing::debug!(revision, oldest = lost.oldest, "A watch starts too far back.");
                     }
                 }

@@ -17,7 +17,10 @@ pub(super) fn role(role: &Value, is_namespaced: bool, faults: &mut Faults) {
     }
     let aggregated = Place::top("aggregationRule");
     let place = aggregated.field("clusterRoleSelectors");
-    for (index, selector) in list(role, &["aggregationRule", "clusterRoleSelectors"]).iter().enumerate() {
+    for (index, selector) in list(role, &["aggregationRule", "clusterRoleSelectors"])
+        .iter()
+        .enumerate()
+    {
         selectors::labels(&place.index(index), selector, faults);
     }
 }
@@ -33,17 +36,26 @@ fn rule(place: &Place<'_>, rule: &Value, is_namespaced: bool, faults: &mut Fault
             let detail = "namespaced rules cannot apply to non-resource URLs";
             faults.invalid(&place.field("nonResourceURLs"), urls(), detail);
         }
-        if ["apiGroups", "resources", "resourceNames"].iter().any(|name| has(name)) {
+        if ["apiGroups", "resources", "resourceNames"]
+            .iter()
+            .any(|name| has(name))
+        {
             let detail = "rules cannot apply to both regular resources and non-resource URLs";
             faults.invalid(&place.field("nonResourceURLs"), urls(), detail);
         }
         return;
     }
     if !has("apiGroups") {
-        faults.required(&place.field("apiGroups"), "resource rules must supply at least one api group");
+        faults.required(
+            &place.field("apiGroups"),
+            "resource rules must supply at least one api group",
+        );
     }
     if !has("resources") {
-        faults.required(&place.field("resources"), "resource rules must supply at least one resource");
+        faults.required(
+            &place.field("resources"),
+            "resource rules must supply at least one resource",
+        );
     }
 }
 
@@ -53,7 +65,11 @@ pub(super) fn binding(binding: &Value, is_namespaced: bool, faults: &mut Faults)
     if group != RBAC_GROUP {
         faults.not_supported(&place.field("apiGroup"), group, &[RBAC_GROUP]);
     }
-    let kinds: &[&str] = if is_namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    let kinds: &[&str] = if is_namespaced {
+        &["Role", "ClusterRole"]
+    } else {
+        &["ClusterRole"]
+    };
     let kind = text(binding, &["roleRef", "kind"]);
     if !kinds.contains(&kind) {
         faults.not_supported(&place.field("kind"), kind, kinds);
@@ -97,6 +113,10 @@ fn subject(place: &Place<'_>, subject: &Value, is_namespaced: bool, faults: &mut
 pub(super) fn binding_update(old: &Value, new: &Value, faults: &mut Faults) {
     let (before, after) = (at(old, &["roleRef"]), at(new, &["roleRef"]));
     if before != after {
-        faults.invalid(&Place::top("roleRef"), after.cloned().unwrap_or_default(), "cannot change roleRef");
+        faults.invalid(
+            &Place::top("roleRef"),
+            after.cloned().unwrap_or_default(),
+            "cannot change roleRef",
+        );
     }
 }

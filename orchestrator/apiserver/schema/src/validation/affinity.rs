@@ -33,7 +33,8 @@ fn tolerations(tolerations: &[Value], faults: &mut Faults) {
         if !key.is_empty() {
             faults.invalid_each(&here.field("key"), key, &names::qualified_name(key));
         } else if operator != "Exists" {
-            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let detail =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             faults.invalid(&here.field("operator"), operator, detail);
         }
         if at(toleration, &["tolerationSeconds"]).is_some() && effect != "NoExecute" {
@@ -91,7 +92,10 @@ fn pod_affinity(place: &Place<'_>, affinity: &Value, faults: &mut Faults) {
         weight(&here, one, faults);
         match at(one, &["podAffinityTerm"]) {
             Some(term) => pod_term(&here.field("podAffinityTerm"), term, faults),
-            None => faults.required(&here.field("podAffinityTerm").field("topologyKey"), "can not be empty"),
+            None => faults.required(
+                &here.field("podAffinityTerm").field("topologyKey"),
+                "can not be empty",
+            ),
         }
     }
 }

@@ -28,7 +28,12 @@ pub(super) fn claim(claim: &Value, faults: &mut Faults) {
 /// The spec of a claim, or of the template of one.
 pub(super) fn spec(place: &Place<'_>, spec: &Value, faults: &mut Faults) {
     let modes = list(spec, &["accessModes"]);
-    volumes::access_modes(&place.field("accessModes"), modes, "at least 1 access mode is required", faults);
+    volumes::access_modes(
+        &place.field("accessModes"),
+        modes,
+        "at least 1 access mode is required",
+        faults,
+    );
     if let Some(selector) = at(spec, &["selector"]) {
         selectors::labels(&place.field("selector"), selector, faults);
     }
@@ -42,7 +47,11 @@ pub(super) fn spec(place: &Place<'_>, spec: &Value, faults: &mut Faults) {
             faults.invalid_each(&place.field(name), class, &names::dns1123_subdomain(class));
         }
     }
-    faults.one_of_if_set(&place.field("volumeMode"), text(spec, &["volumeMode"]), &volumes::VOLUME_MODES);
+    faults.one_of_if_set(
+        &place.field("volumeMode"),
+        text(spec, &["volumeMode"]),
+        &volumes::VOLUME_MODES,
+    );
     data_sources(place, spec, faults);
 }
 
@@ -53,12 +62,21 @@ fn data_sources(place: &Place<'_>, spec: &Value, faults: &mut Faults) {
             data_source(&place.field(name), source, faults);
         }
     }
-    let (Some(old), Some(new)) = (old, new) else { return };
+    let (Some(old), Some(new)) = (old, new) else {
+        return;
+    };
     if !text(new, &["namespace"]).is_empty() {
         let detail = "may not be specified when dataSourceRef.namespace is specified";
         faults.invalid(place, place.field("dataSource").to_string(), detail);
-    } else if ["apiGroup", "kind", "name"].iter().any(|field| text(old, &[field]) != text(new, &[field])) {
-        faults.invalid(place, place.field("dataSource").to_string(), "must match dataSourceRef");
+    } else if ["apiGroup", "kind", "name"]
+        .iter()
+        .any(|field| text(old, &[field]) != text(new, &[field]))
+    {
+        faults.invalid(
+            place,
+            place.field("dataSource").to_string(),
+            "must match dataSourceRef",
+        );
     }
 }
 
@@ -70,7 +88,11 @@ fn data_source(place: &Place<'_>, source: &Value, faults: &mut Faults) {
     }
     let (group, kind) = (text(source, &["apiGroup"]), text(source, &["kind"]));
     if group.is_empty() && kind != "PersistentVolumeClaim" {
-        faults.invalid(place, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        faults.invalid(
+            place,
+            kind,
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        );
     }
     if !group.is_empty() {
         faults.invalid_each(&place.field("apiGroup"), group, &names::dns1123_subdomain(group));
@@ -83,8 +105,7 @@ pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
     let after = map(new, &["spec"]).unwrap_or(&empty);
     let is_bound = text(old, &["status", "phase"]) == "Bound";
     if comparable(after, old, new, is_bound) != *before {
-        let detail =
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         faults.forbidden(&SPEC, detail);
     }
     size_update(old, new, faults);
@@ -115,7 +136,9 @@ fn comparable(after: &Map<String, Value>, old: &Value, new: &Value, is_bound: bo
     if is_bound {
         restore("volumeAttributesClassName");
         let requests = at(old, &["spec", "resources", "requests", "storage"]).cloned();
-        let resources = comparable.get_mut("resources").and_then(|resources| resources.get_mut("requests"));
+        let resources = comparable
+            .get_mut("resources")
+            .and_then(|resources| resources.get_mut("requests"));
         if let (Some(Value::Object(requests)), Some(before)) = (resources, requests)
             && requests.contains_key("storage")
         {
@@ -127,7 +150,10 @@ fn comparable(after: &Map<String, Value>, old: &Value, new: &Value, is_bound: bo
 
 /// A claim without a class may get one later, and one that names it by annotation may get it in the field.
 fn is_class_assigned(old: &Value, new: &Value) -> bool {
-    let (before, after) = (at(old, &["spec", "storageClassName"]), at(new, &["spec", "storageClassName"]));
+    let (before, after) = (
+        at(old, &["spec", "storageClassName"]),
+        at(new, &["spec", "storageClassName"]),
+    );
     let annotation = |claim| at(claim, &["metadata", "annotations", CLASS_ANNOTATION]);
     match (before, after, annotation(old)) {
         (None, Some(_), None) => annotation(new).is_none(),
@@ -140,12 +166,17 @@ fn is_class_assigned(old: &Value, new: &Value) -> bool {
 fn size_update(old: &Value, new: &Value, faults: &mut Faults) {
     let amount = |claim, path: &[&str]| Quantity::parse(text(claim, path)).ok();
     let request = ["spec", "resources", "requests", "storage"];
-    let (Some(before), Some(after)) = (amount(old, &request), amount(new, &request)) else { return };
+    let (Some(before), Some(after)) = (amount(old, &request), amount(new, &request)) else {
+        return;
+    };
     let actual = amount(old, &["status", "capacity", "storage"]);
     if after < before && actual.is_none_or(|actual| after <= actual) {
         let place = SPEC.field("resources");
         let place = place.field("requests");
-        faults.forbidden(&place.field("storage"), "field can not be less than status.capacity");
+        faults.forbidden(
+            &place.field("storage"),
+            "field can not be less than status.capacity",
+        );
     }
 }
 
@@ -168,12 +199,18 @@ fn attributes_class_update(old: &Value, new: &Value, faults: &mut Faults) {
     if at(old, &path).is_some() && at(new, &path).is_none() {
         faults.forbidden(&place, "update from non-nil value to nil is forbidden");
     } else if in_use && !text(old, &path).is_empty() && text(new, &path).is_empty() {
-        faults.forbidden(&place, "update to an empty value is forbidden while the volume has attributes of a class");
+        faults.forbidden(
+            &place,
+            "update to an empty value is forbidden while the volume has attributes of a class",
+        );
     }
 }
 
 pub(super) fn status(claim: &Value, faults: &mut Faults) {
-    for mode in list(claim, &["status", "accessModes"]).iter().filter_map(Value::as_str) {
+    for mode in list(claim, &["status", "accessModes"])
+        .iter()
+        .filter_map(Value::as_str)
+    {
         faults.one_of(&STATUS.field("accessModes"), mode, &volumes::ACCESS_MODES);
     }
     let amounts = |name| map(claim, &["status", name]).into_iter().flatten();
@@ -187,7 +224,11 @@ pub(super) fn status(claim: &Value, faults: &mut Faults) {
     for (name, status) in amounts("allocatedResourceStatuses") {
         let place = STATUS.field("allocatedResourceStatuses");
         resource_name(&place, name, faults);
-        faults.one_of(&place.key(name), status.as_str().unwrap_or_default(), &RESIZE_STATUSES);
+        faults.one_of(
+            &place.key(name),
+            status.as_str().unwrap_or_default(),
+            &RESIZE_STATUSES,
+        );
     }
 }
 

@@ -33,7 +33,11 @@ pub(super) fn config_map(config: &Value, faults: &mut Faults) {
     for key in map(config, &["data"]).into_iter().flatten().map(|(key, _)| key) {
         if at(config, &["binaryData", key]).is_some() {
             let place = Place::top("data");
-            faults.invalid(&place.key(key), key.as_str(), &format!("duplicate of key present in binaryData: {key}"));
+            faults.invalid(
+                &place.key(key),
+                key.as_str(),
+                &format!("duplicate of key present in binaryData: {key}"),
+            );
         }
     }
     if texts + binary > DATA_BYTES_MAX {
@@ -54,17 +58,35 @@ pub(super) fn secret(secret: &Value, faults: &mut Faults) {
     };
     match text(secret, &["type"]) {
         "kubernetes.io/service-account-token" => {
-            if text(secret, &["metadata", "annotations", "kubernetes.io/service-account.name"]).is_empty() {
+            if text(
+                secret,
+                &["metadata", "annotations", "kubernetes.io/service-account.name"],
+            )
+            .is_empty()
+            {
                 let place = Place::top("metadata");
-                faults.required(&place.field("annotations").key("kubernetes.io/service-account.name"), "");
+                faults.required(
+                    &place
+                        .field("annotations")
+                        .key("kubernetes.io/service-account.name"),
+                    "",
+                );
             }
         }
         kind @ ("kubernetes.io/dockerconfigjson" | "kubernetes.io/dockercfg") => {
-            let key = if kind.ends_with("json") { ".dockerconfigjson" } else { ".dockercfg" };
+            let key = if kind.ends_with("json") {
+                ".dockerconfigjson"
+            } else {
+                ".dockercfg"
+            };
             if !has(key) {
                 faults.required(&place.key(key), "");
             } else if !is_json(key) {
-                faults.invalid(&place.key(key), "<secret contents redacted>", "invalid character in JSON");
+                faults.invalid(
+                    &place.key(key),
+                    "<secret contents redacted>",
+                    "invalid character in JSON",
+                );
             }
         }
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
@@ -90,7 +112,10 @@ pub(super) fn immutable_data(old: &Value, new: &Value, faults: &mut Faults) {
         return;
     }
     if at(new, &["immutable"]).and_then(Value::as_bool) != Some(true) {
-        faults.forbidden(&Place::top("immutable"), "field is immutable when `immutable` is set");
+        faults.forbidden(
+            &Place::top("immutable"),
+            "field is immutable when `immutable` is set",
+        );
     }
     for name in ["data", "binaryData"] {
         if at(old, &[name]) != at(new, &[name]) {
@@ -109,7 +134,11 @@ pub(super) fn node(node: &Value, faults: &mut Faults) {
         faults.invalid_each(&here.field("value"), value, &names::label_value(value));
         let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
         faults.one_of(&here.field("effect"), text(taint, &["effect"]), &effects);
-        let is_same = |other: &Value| ["key", "effect"].iter().all(|field| other.get(field) == taint.get(field));
+        let is_same = |other: &Value| {
+            ["key", "effect"]
+                .iter()
+                .all(|field| other.get(field) == taint.get(field))
+        };
         if taints[..index].iter().any(is_same) {
             faults.duplicate(&here, taint.clone());
         }
@@ -141,7 +170,11 @@ pub(super) fn service_account(account: &Value, faults: &mut Faults) {
         for (index, secret) in list(account, &[name]).iter().enumerate() {
             let secret = text(secret, &["name"]);
             if !secret.is_empty() {
-                faults.invalid_each(&place.index(index).field("name"), secret, &names::dns1123_subdomain(secret));
+                faults.invalid_each(
+                    &place.index(index).field("name"),
+                    secret,
+                    &names::dns1123_subdomain(secret),
+                );
             }
         }
     }
@@ -150,9 +183,16 @@ pub(super) fn service_account(account: &Value, faults: &mut Faults) {
 pub(super) fn lease(lease: &Value, faults: &mut Faults) {
     let duration = at(lease, &["spec", "leaseDurationSeconds"]).and_then(Value::as_i64);
     if let Some(seconds) = duration.filter(|&seconds| seconds <= 0) {
-        faults.invalid(&SPEC.field("leaseDurationSeconds"), seconds, "must be greater than 0");
+        faults.invalid(
+            &SPEC.field("leaseDurationSeconds"),
+            seconds,
+            "must be greater than 0",
+        );
     }
-    faults.non_negative(&SPEC.field("leaseTransitions"), at(lease, &["spec", "leaseTransitions"]));
+    faults.non_negative(
+        &SPEC.field("leaseTransitions"),
+        at(lease, &["spec", "leaseTransitions"]),
+    );
     if at(lease, &["spec", "holderIdentity"]).and_then(Value::as_str) == Some("") {
         faults.invalid(&SPEC.field("holderIdentity"), "", "must not be empty");
     }
@@ -160,11 +200,22 @@ pub(super) fn lease(lease: &Value, faults: &mut Faults) {
 
 pub(super) fn event(event: &Value, faults: &mut Faults) {
     let object = Place::top("involvedObject");
-    let (own, about) = (text(event, &["metadata", "namespace"]), text(event, &["involvedObject", "namespace"]));
+    let (own, about) = (
+        text(event, &["metadata", "namespace"]),
+        text(event, &["involvedObject", "namespace"]),
+    );
     // Events on objects without a namespace live in the default one.
-    let fits = if about.is_empty() { matches!(own, "default" | "kube-system") || own.is_empty() } else { own == about };
+    let fits = if about.is_empty() {
+        matches!(own, "default" | "kube-system") || own.is_empty()
+    } else {
+        own == about
+    };
     if !fits {
-        faults.invalid(&object.field("namespace"), about, "does not match event.namespace");
+        faults.invalid(
+            &object.field("namespace"),
+            about,
+            "does not match event.namespace",
+        );
     }
     // Only events in the newer form, which have an exact time, are held to the rest.
     if at(event, &["eventTime"]).is_none() {
@@ -174,13 +225,21 @@ pub(super) fn event(event: &Value, faults: &mut Faults) {
     if controller.is_empty() {
         faults.required(&Place::top("reportingComponent"), "");
     } else {
-        faults.invalid_each(&Place::top("reportingComponent"), controller, &names::qualified_name(controller));
+        faults.invalid_each(
+            &Place::top("reportingComponent"),
+            controller,
+            &names::qualified_name(controller),
+        );
     }
     for (name, bytes_max) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
         match text(event, &[name]) {
             "" => faults.required(&Place::top(name), ""),
             value if value.len() > bytes_max => {
-                faults.invalid(&Place::top(name), "", &format!("can have at most {bytes_max} characters"));
+                faults.invalid(
+                    &Place::top(name),
+                    "",
+                    &format!("can have at most {bytes_max} characters"),
+                );
             }
             _ => {}
         }
@@ -189,5 +248,9 @@ pub(super) fn event(event: &Value, faults: &mut Faults) {
         let detail = format!("can have at most {EVENT_NOTE_BYTES_MAX} characters");
         faults.invalid(&Place::top("message"), "", &detail);
     }
-    faults.one_of_if_set(&Place::top("type"), text(event, &["type"]), &["Normal", "Warning"]);
+    faults.one_of_if_set(
+        &Place::top("type"),
+        text(event, &["type"]),
+        &["Normal", "Warning"],
+    );
 }

@@ -35,8 +35,11 @@ pub(super) fn all(spec: &Value, volumes: &VolumeNames<'_>, faults: &mut Faults) 
     if list(spec, &["containers"]).is_empty() {
         faults.required(&SPEC.field("containers"), "");
     }
-    let lists =
-        [("containers", Role::Main), ("initContainers", Role::Init), ("ephemeralContainers", Role::Ephemeral)];
+    let lists = [
+        ("containers", Role::Main),
+        ("initContainers", Role::Init),
+        ("ephemeralContainers", Role::Ephemeral),
+    ];
     let mut known: Vec<&str> = Vec::new();
     for (list_name, role) in lists {
         let place = SPEC.field(list_name);
@@ -57,14 +60,28 @@ pub(super) fn all(spec: &Value, volumes: &VolumeNames<'_>, faults: &mut Faults) 
     }
 }
 
-fn container(place: &Place<'_>, container: &Value, role: Role, volumes: &VolumeNames<'_>, faults: &mut Faults) {
+fn container(
+    place: &Place<'_>,
+    container: &Value,
+    role: Role,
+    volumes: &VolumeNames<'_>,
+    faults: &mut Faults,
+) {
     let image = text(container, &["image"]);
     if image.is_empty() {
         faults.required(&place.field("image"), "");
     } else if image.trim() != image {
-        faults.invalid(&place.field("image"), image, "must not have leading or trailing whitespace");
+        faults.invalid(
+            &place.field("image"),
+            image,
+            "must not have leading or trailing whitespace",
+        );
     }
-    faults.one_of(&place.field("imagePullPolicy"), text(container, &["imagePullPolicy"]), &PULL_POLICIES);
+    faults.one_of(
+        &place.field("imagePullPolicy"),
+        text(container, &["imagePullPolicy"]),
+        &PULL_POLICIES,
+    );
     let policies = ["FallbackToLogsOnError", "File"];
     let policy = text(container, &["terminationMessagePolicy"]);
     faults.one_of(&place.field("terminationMessagePolicy"), policy, &policies);
@@ -93,7 +110,11 @@ fn container(place: &Place<'_>, container: &Value, role: Role, volumes: &VolumeN
     probes::all(place, container, faults);
     let restart = text(container, &["restartPolicy"]);
     if !restart.is_empty() && !matches!(restart, "Always" | "Never" | "OnFailure") {
-        faults.not_supported(&place.field("restartPolicy"), restart, &["Always", "Never", "OnFailure"]);
+        faults.not_supported(
+            &place.field("restartPolicy"),
+            restart,
+            &["Always", "Never", "OnFailure"],
+        );
     }
 }
 
@@ -112,10 +133,17 @@ fn ports(place: &Place<'_>, ports: &[Value], faults: &mut Faults) {
             None | Some(0) => faults.required(&here.field("containerPort"), ""),
             _ => services::port_number(&here.field("containerPort"), at(port, &["containerPort"]), faults),
         }
-        if at(port, &["hostPort"]).and_then(Value::as_i64).is_some_and(|port| port != 0) {
+        if at(port, &["hostPort"])
+            .and_then(Value::as_i64)
+            .is_some_and(|port| port != 0)
+        {
             services::port_number(&here.field("hostPort"), at(port, &["hostPort"]), faults);
         }
-        faults.one_of(&here.field("protocol"), text(port, &["protocol"]), &services::PROTOCOLS);
+        faults.one_of(
+            &here.field("protocol"),
+            text(port, &["protocol"]),
+            &services::PROTOCOLS,
+        );
     }
 }
 
@@ -134,8 +162,10 @@ fn environment(place: &Place<'_>, container: &Value, faults: &mut Faults) {
     let env = place.field("envFrom");
     for (index, source) in list(container, &["envFrom"]).iter().enumerate() {
         let here = env.index(index);
-        let given: Vec<&str> =
-            ["configMapRef", "secretRef"].into_iter().filter(|name| at(source, &[name]).is_some()).collect();
+        let given: Vec<&str> = ["configMapRef", "secretRef"]
+            .into_iter()
+            .filter(|name| at(source, &[name]).is_some())
+            .collect();
         match given.as_slice() {
             [] => faults.invalid(&here, "", "must specify one of: `configMapRef` or `secretRef`"),
             [name] => {
@@ -149,8 +179,17 @@ fn environment(place: &Place<'_>, container: &Value, faults: &mut Faults) {
 }
 
 fn value_source(place: &Place<'_>, variable: &Value, source: &Value, faults: &mut Faults) {
-    let names = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-    let given: Vec<&str> = names.into_iter().filter(|name| at(source, &[name]).is_some()).collect();
+    let names = [
+        "fieldRef",
+        "resourceFieldRef",
+        "configMapKeyRef",
+        "secretKeyRef",
+        "fileKeyRef",
+    ];
+    let given: Vec<&str> = names
+        .into_iter()
+        .filter(|name| at(source, &[name]).is_some())
+        .collect();
     if given.is_empty() {
         let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
         return faults.invalid(place, "", detail);
@@ -211,7 +250,8 @@ fn mounts(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, fault
     let place = place.field("volumeMounts");
     let mounts = list(container, &["volumeMounts"]);
     let devices = list(container, &["volumeDevices"]);
-    let is_privileged = at(container, &["securityContext", "privileged"]).and_then(Value::as_bool) == Some(true);
+    let is_privileged =
+        at(container, &["securityContext", "privileged"]).and_then(Value::as_bool) == Some(true);
     for (index, mount) in mounts.iter().enumerate() {
         let here = place.index(index);
         let (name, path) = (text(mount, &["name"]), text(mount, &["mountPath"]));
@@ -222,7 +262,10 @@ fn mounts(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, fault
         }
         if path.is_empty() {
             faults.required(&here.field("mountPath"), "");
-        } else if mounts[..index].iter().any(|other| text(other, &["mountPath"]) == path) {
+        } else if mounts[..index]
+            .iter()
+            .any(|other| text(other, &["mountPath"]) == path)
+        {
             faults.invalid(&here.field("mountPath"), path, "must be unique");
         }
         if devices.iter().any(|device| text(device, &["name"]) == name) {
@@ -237,7 +280,11 @@ fn mounts(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, fault
         sources::descending(&here.field("subPath"), sub_path, faults);
         sources::descending(&here.field("subPathExpr"), expression, faults);
         if !sub_path.is_empty() && !expression.is_empty() {
-            faults.invalid(&here.field("subPathExpr"), expression, "subPathExpr and subPath are mutually exclusive");
+            faults.invalid(
+                &here.field("subPathExpr"),
+                expression,
+                "subPathExpr and subPath are mutually exclusive",
+            );
         }
         propagation(&here, mount, is_privileged, faults);
     }
@@ -256,7 +303,10 @@ fn propagation(place: &Place<'_>, mount: &Value, is_privileged: bool, faults: &m
     faults.one_of_if_set(&place.field("recursiveReadOnly"), recursive, &known);
     let is_read_only = at(mount, &["readOnly"]).and_then(Value::as_bool) == Some(true);
     if matches!(recursive, "Enabled" | "IfPossible") && !is_read_only {
-        faults.forbidden(&place.field("recursiveReadOnly"), "may only be specified when readOnly is true");
+        faults.forbidden(
+            &place.field("recursiveReadOnly"),
+            "may only be specified when readOnly is true",
+        );
     }
 }
 
@@ -266,15 +316,22 @@ fn devices(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, faul
     for (index, device) in devices.iter().enumerate() {
         let here = place.index(index);
         let (name, path) = (text(device, &["name"]), text(device, &["devicePath"]));
-        let is_same = |field: &str, value: &str| devices[..index].iter().any(|other| text(other, &[field]) == value);
+        let is_same = |field: &str, value: &str| {
+            devices[..index]
+                .iter()
+                .any(|other| text(other, &[field]) == value)
+        };
         match volumes.iter().find(|(known, _)| *known == name) {
             _ if name.is_empty() => faults.required(&here.field("name"), ""),
             None => faults.not_found(&here.field("name"), name),
             Some((_, false)) => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+                let detail =
+                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 faults.invalid(&here.field("name"), name, detail);
             }
-            Some((_, true)) if is_same("name", name) => faults.invalid(&here.field("name"), name, "must be unique"),
+            Some((_, true)) if is_same("name", name) => {
+                faults.invalid(&here.field("name"), name, "must be unique")
+            }
             Some((_, true)) => {}
         }
         if path.is_empty() {

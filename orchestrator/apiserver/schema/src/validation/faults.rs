@@ -17,8 +17,16 @@ impl Faults {
     }
 
     fn push(&mut self, reason: &'static str, place: &Place<'_>, what: String, detail: &str) {
-        let message = if detail.is_empty() { what } else { format!("{what}: {detail}") };
-        self.causes.push(Cause { reason, message, field: place.to_string() });
+        let message = if detail.is_empty() {
+            what
+        } else {
+            format!("{what}: {detail}")
+        };
+        self.causes.push(Cause {
+            reason,
+            message,
+            field: place.to_string(),
+        });
     }
 
     pub(super) fn required(&mut self, place: &Place<'_>, detail: &str) {
@@ -26,7 +34,12 @@ impl Faults {
     }
 
     pub(super) fn invalid(&mut self, place: &Place<'_>, value: impl Into<Value>, detail: &str) {
-        self.push("FieldValueInvalid", place, format!("Invalid value: {}", value.into()), detail);
+        self.push(
+            "FieldValueInvalid",
+            place,
+            format!("Invalid value: {}", value.into()),
+            detail,
+        );
     }
 
     /// Each explanation becomes a fault of its own.
@@ -39,7 +52,12 @@ impl Faults {
     pub(super) fn not_supported(&mut self, place: &Place<'_>, value: impl Into<Value>, supported: &[&str]) {
         let supported: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
         let detail = format!("supported values: {}", supported.join(", "));
-        self.push("FieldValueNotSupported", place, format!("Unsupported value: {}", value.into()), &detail);
+        self.push(
+            "FieldValueNotSupported",
+            place,
+            format!("Unsupported value: {}", value.into()),
+            &detail,
+        );
     }
 
     pub(super) fn forbidden(&mut self, place: &Place<'_>, detail: &str) {
@@ -47,11 +65,21 @@ impl Faults {
     }
 
     pub(super) fn duplicate(&mut self, place: &Place<'_>, value: impl Into<Value>) {
-        self.push("FieldValueDuplicate", place, format!("Duplicate value: {}", value.into()), "");
+        self.push(
+            "FieldValueDuplicate",
+            place,
+            format!("Duplicate value: {}", value.into()),
+            "",
+        );
     }
 
     pub(super) fn not_found(&mut self, place: &Place<'_>, value: impl Into<Value>) {
-        self.push("FieldValueNotFound", place, format!("Not found: {}", value.into()), "");
+        self.push(
+            "FieldValueNotFound",
+            place,
+            format!("Not found: {}", value.into()),
+            "",
+        );
     }
 
     pub(super) fn too_long(&mut self, place: &Place<'_>, bytes_max: usize) {

@@ -41,7 +41,10 @@ pub(super) fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value, faults: 
     }
     let namespace = text(object, &["metadata", "namespace"]);
     let place = METADATA.field("namespace");
-    match registry.resource_by_kind(gvk.group, gvk.version, gvk.kind).map(|resource| resource.namespaced) {
+    match registry
+        .resource_by_kind(gvk.group, gvk.version, gvk.kind)
+        .map(|resource| resource.namespaced)
+    {
         Some(true) if namespace.is_empty() => faults.required(&place, ""),
         Some(true) => faults.invalid_each(&place, namespace, &names::dns1123_label(namespace)),
         Some(false) if !namespace.is_empty() => faults.forbidden(&place, "not allowed on this type"),
@@ -52,7 +55,13 @@ pub(super) fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value, faults: 
 }
 
 pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
-    for name in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp"] {
+    for name in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+    ] {
         let before = old.get("metadata").and_then(|metadata| metadata.get(name));
         let after = new.get("metadata").and_then(|metadata| metadata.get(name));
         if before.is_some_and(|value| !value.is_null()) {
@@ -83,7 +92,9 @@ pub(super) fn labels(place: &Place<'_>, labels: &serde_json::Map<String, Value>,
 }
 
 fn annotations(object: &Value, faults: &mut Faults) {
-    let Some(annotations) = map(object, &["metadata", "annotations"]) else { return };
+    let Some(annotations) = map(object, &["metadata", "annotations"]) else {
+        return;
+    };
     let place = METADATA.field("annotations");
     let mut bytes = 0;
     for (key, value) in annotations {
@@ -101,14 +112,27 @@ fn owner_references(object: &Value, faults: &mut Faults) {
     let place = METADATA.field("ownerReferences");
     for (index, owner) in owners.iter().enumerate() {
         let place = place.index(index);
-        for (name, detail) in [("apiVersion", "version must not be empty"), ("kind", ""), ("name", ""), ("uid", "")] {
+        for (name, detail) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", ""),
+            ("name", ""),
+            ("uid", ""),
+        ] {
             if text(owner, &[name]).is_empty() {
-                let detail = if detail.is_empty() { format!("{name} must not be empty") } else { detail.to_owned() };
+                let detail = if detail.is_empty() {
+                    format!("{name} must not be empty")
+                } else {
+                    detail.to_owned()
+                };
                 faults.invalid(&place.field(name), "", &detail);
             }
         }
         if (text(owner, &["apiVersion"]), text(owner, &["kind"])) == ("v1", "Event") {
-            faults.invalid(&place, owner.clone(), "/v1, Kind=Event is disallowed from being an owner");
+            faults.invalid(
+                &place,
+                owner.clone(),
+                "/v1, Kind=Event is disallowed from being an owner",
+            );
         }
     }
     let is_controller = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
@@ -121,7 +145,10 @@ fn owner_references(object: &Value, faults: &mut Faults) {
 
 fn finalizers(object: &Value, faults: &mut Faults) {
     let place = METADATA.field("finalizers");
-    let all: Vec<&str> = list(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect();
+    let all: Vec<&str> = list(object, &["metadata", "finalizers"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     for name in &all {
         faults.invalid_each(&place, name, &names::qualified_name(name));
     }

@@ -21,8 +21,15 @@ pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
     }
     for name in ["containers", "initContainers"] {
         if list(old, &["spec", name]).len() != list(new, &["spec", name]).len() {
-            let which = if name == "containers" { "containers" } else { "init containers" };
-            return faults.forbidden(&SPEC.field(name), &format!("pod updates may not add or remove {which}"));
+            let which = if name == "containers" {
+                "containers"
+            } else {
+                "init containers"
+            };
+            return faults.forbidden(
+                &SPEC.field(name),
+                &format!("pod updates may not add or remove {which}"),
+            );
         }
     }
     deadline(old, new, faults);
@@ -38,7 +45,11 @@ fn comparable(after: &Map<String, Value>, old: &Value) -> Map<String, Value> {
     let mut comparable = after.clone();
     for name in ["containers", "initContainers"] {
         let olds = list(old, &["spec", name]);
-        let news = comparable.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten();
+        let news = comparable
+            .get_mut(name)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten();
         for (new, old) in news.filter_map(Value::as_object_mut).zip(olds) {
             restore(new, old, "image");
         }
@@ -48,7 +59,9 @@ fn comparable(after: &Map<String, Value>, old: &Value) -> Map<String, Value> {
         restore(&mut comparable, spec, name);
     }
     let grace = |spec: &Map<String, Value>| spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
-    let was_negative = map(old, &["spec"]).and_then(grace).is_some_and(|seconds| seconds < 0);
+    let was_negative = map(old, &["spec"])
+        .and_then(grace)
+        .is_some_and(|seconds| seconds < 0);
     if was_negative && grace(&comparable) == Some(1) {
         restore(&mut comparable, spec, "terminationGracePeriodSeconds");
     }
@@ -74,10 +87,16 @@ fn restore(object: &mut Map<String, Value>, old: &Value, name: &str) {
 /// A deadline may be set, and made shorter.
 fn deadline(old: &Value, new: &Value, faults: &mut Faults) {
     let path = ["spec", "activeDeadlineSeconds"];
-    let Some(before) = at(old, &path).and_then(Value::as_i64) else { return };
+    let Some(before) = at(old, &path).and_then(Value::as_i64) else {
+        return;
+    };
     let place = SPEC.field("activeDeadlineSeconds");
     match at(new, &path).and_then(Value::as_i64) {
-        None => faults.invalid(&place, Value::Null, "must not update from a positive integer to nil value"),
+        None => faults.invalid(
+            &place,
+            Value::Null,
+            "must not update from a positive integer to nil value",
+        ),
         Some(after) if after > before => {
             faults.invalid(&place, after, "must be less than or equal to previous value");
         }
@@ -96,7 +115,10 @@ fn tolerations(old: &Value, new: &Value, faults: &mut Faults) {
         toleration
     };
     let news: Vec<Value> = list(new, &path).iter().map(without_time).collect();
-    if list(old, &path).iter().any(|one| !news.contains(&without_time(one))) {
+    if list(old, &path)
+        .iter()
+        .any(|one| !news.contains(&without_time(one)))
+    {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         faults.forbidden(&SPEC.field("tolerations"), detail);
     }
@@ -107,7 +129,10 @@ fn gates(old: &Value, new: &Value, faults: &mut Faults) {
     let path = ["spec", "schedulingGates"];
     let before = list(old, &path);
     for gate in list(new, &path).iter().filter(|gate| !before.contains(gate)) {
-        let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", text(gate, &["name"]));
+        let detail = format!(
+            "only deletion is allowed, but found new scheduling gate '{}'",
+            text(gate, &["name"])
+        );
         faults.forbidden(&SPEC.field("schedulingGates"), &detail);
     }
 }
@@ -122,7 +147,9 @@ pub(super) fn status(old: &Value, new: &Value, faults: &mut Faults) {
     let name = "containerStatuses";
     let place = status.field(name);
     for before in list(old, &["status", name]) {
-        let Some(exit) = at(before, &["state", "terminated"]) else { continue };
+        let Some(exit) = at(before, &["state", "terminated"]) else {
+            continue;
+        };
         let failed = at(exit, &["exitCode"]).and_then(Value::as_i64).unwrap_or(0) != 0;
         if policy == "OnFailure" && failed {
             continue;
@@ -134,7 +161,10 @@ pub(super) fn status(old: &Value, new: &Value, faults: &mut Faults) {
             && at(after, &["state", "terminated"]).is_none()
             && at(after, &["state"]).is_some()
         {
-            faults.forbidden(&place.index(index).field("state"), "may not be transitioned to non-terminated state");
+            faults.forbidden(
+                &place.index(index).field("state"),
+                "may not be transitioned to non-terminated state",
+            );
         }
     }
 }

@@ -24,7 +24,11 @@ pub(super) fn pod(pod: &Value, faults: &mut Faults) {
     let spec = at(pod, &["spec"]).unwrap_or(&empty);
     let volumes = self::volumes(list(spec, &["volumes"]), faults);
     containers::all(spec, &volumes, faults);
-    faults.one_of(&SPEC.field("restartPolicy"), text(spec, &["restartPolicy"]), &["Always", "Never", "OnFailure"]);
+    faults.one_of(
+        &SPEC.field("restartPolicy"),
+        text(spec, &["restartPolicy"]),
+        &["Always", "Never", "OnFailure"],
+    );
     dns(spec, faults);
     names_of_others(spec, faults);
     affinity::pod(spec, faults);
@@ -61,7 +65,12 @@ fn dns(spec: &Value, faults: &mut Faults) {
 
 /// Names of objects that the pod refers to.
 fn names_of_others(spec: &Value, faults: &mut Faults) {
-    for name in ["nodeName", "serviceAccountName", "priorityClassName", "runtimeClassName"] {
+    for name in [
+        "nodeName",
+        "serviceAccountName",
+        "priorityClassName",
+        "runtimeClassName",
+    ] {
         let value = text(spec, &[name]);
         if !value.is_empty() {
             faults.invalid_each(&SPEC.field(name), value, &names::dns1123_subdomain(value));
@@ -82,7 +91,11 @@ fn gates(spec: &Value, faults: &mut Faults) {
     let place = SPEC.field("readinessGates");
     for (index, gate) in list(spec, &["readinessGates"]).iter().enumerate() {
         let kind = text(gate, &["conditionType"]);
-        faults.invalid_each(&place.index(index).field("conditionType"), kind, &names::qualified_name(kind));
+        faults.invalid_each(
+            &place.index(index).field("conditionType"),
+            kind,
+            &names::qualified_name(kind),
+        );
     }
     let place = SPEC.field("schedulingGates");
     let gates = list(spec, &["schedulingGates"]);
@@ -112,7 +125,9 @@ fn volumes<'a>(volumes: &'a [Value], faults: &mut Faults) -> VolumeNames<'a> {
                 faults.duplicate(&here.field("name"), name);
             }
         }
-        let is_claim = ["persistentVolumeClaim", "ephemeral"].iter().any(|source| at(volume, &[source]).is_some());
+        let is_claim = ["persistentVolumeClaim", "ephemeral"]
+            .iter()
+            .any(|source| at(volume, &[source]).is_some());
         known.push((name, is_claim));
         source(&here, volume, faults);
     }
@@ -164,8 +179,15 @@ fn source(place: &Place<'_>, volume: &Value, faults: &mut Faults) {
 }
 
 fn mode(place: &Place<'_>, mode: Option<&Value>, faults: &mut Faults) {
-    if let Some(mode) = mode.and_then(Value::as_i64).filter(|mode| !(0..=0o777).contains(mode)) {
-        faults.invalid(place, mode, "must be a number between 0 and 0777 (octal), both inclusive");
+    if let Some(mode) = mode
+        .and_then(Value::as_i64)
+        .filter(|mode| !(0..=0o777).contains(mode))
+    {
+        faults.invalid(
+            place,
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        );
     }
 }
 
@@ -201,7 +223,9 @@ fn downward(place: &Place<'_>, source: &Value, faults: &mut Faults) {
                 faults.invalid(place, "resource", detail);
             }
             (None, None) => faults.required(place, "one of fieldRef and resourceFieldRef is required"),
-            (Some(field), None) => containers::field_reference(&place.field("fieldRef"), field, &DOWNWARD_FIELDS, faults),
+            (Some(field), None) => {
+                containers::field_reference(&place.field("fieldRef"), field, &DOWNWARD_FIELDS, faults)
+            }
             (None, Some(resource)) => {
                 if text(resource, &["resource"]).is_empty() {
                     faults.required(&place.field("resourceFieldRef").field("resource"), "");
@@ -219,9 +243,14 @@ fn projected(place: &Place<'_>, source: &Value, faults: &mut Faults) {
         let here = sources.index(index);
         let kinds: Vec<(&String, &Value)> = one.as_object().into_iter().flatten().collect();
         if kinds.len() > 1 {
-            faults.forbidden(&here.field(kinds[1].0), "may not specify more than 1 volume type per source");
+            faults.forbidden(
+                &here.field(kinds[1].0),
+                "may not specify more than 1 volume type per source",
+            );
         }
-        let Some((name, one)) = kinds.first() else { continue };
+        let Some((name, one)) = kinds.first() else {
+            continue;
+        };
         let here = here.field(name);
         match name.as_str() {
             "secret" | "configMap" => {
@@ -232,7 +261,9 @@ fn projected(place: &Place<'_>, source: &Value, faults: &mut Faults) {
             }
             "downwardAPI" => downward(&here, one, faults),
             "serviceAccountToken" => {
-                let seconds = at(one, &["expirationSeconds"]).and_then(Value::as_i64).unwrap_or(3600);
+                let seconds = at(one, &["expirationSeconds"])
+                    .and_then(Value::as_i64)
+                    .unwrap_or(3600);
                 if seconds < 600 {
                     let detail = "may not specify a duration less than 10 minutes";
                     faults.invalid(&here.field("expirationSeconds"), seconds, detail);

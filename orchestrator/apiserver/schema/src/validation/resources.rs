@@ -42,13 +42,23 @@ pub(super) fn requirements(place: &Place<'_>, resources: &Value, faults: &mut Fa
     let requests = place.field("requests");
     for (resource, limit) in map(resources, &["limits"]).into_iter().flatten() {
         let request = text(resources, &["requests", resource]);
-        let (Some(most), Ok(asked)) = (parsed(limit), Quantity::parse(request)) else { continue };
+        let (Some(most), Ok(asked)) = (parsed(limit), Quantity::parse(request)) else {
+            continue;
+        };
         if may_be_split(resource) || resource.starts_with("hugepages-") || !resource.contains('/') {
             if asked > most {
-                faults.invalid(&requests, request, &format!("must be less than or equal to {resource} limit of {most}"));
+                faults.invalid(
+                    &requests,
+                    request,
+                    &format!("must be less than or equal to {resource} limit of {most}"),
+                );
             }
         } else if asked != most {
-            faults.invalid(&requests, request, &format!("must be equal to {resource} limit of {most}"));
+            faults.invalid(
+                &requests,
+                request,
+                &format!("must be equal to {resource} limit of {most}"),
+            );
         }
     }
 }

@@ -21,11 +21,18 @@ pub(super) fn pod(spec: &Value, faults: &mut Faults) {
         id(&place.field(name), at(spec, &["securityContext", name]), faults);
     }
     let groups = place.field("supplementalGroups");
-    for (index, group) in list(spec, &["securityContext", "supplementalGroups"]).iter().enumerate() {
+    for (index, group) in list(spec, &["securityContext", "supplementalGroups"])
+        .iter()
+        .enumerate()
+    {
         id(&groups.index(index), Some(group), faults);
     }
     let policy = text(spec, &["securityContext", "fsGroupChangePolicy"]);
-    faults.one_of_if_set(&place.field("fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
+    faults.one_of_if_set(
+        &place.field("fsGroupChangePolicy"),
+        policy,
+        &["Always", "OnRootMismatch"],
+    );
     let is_set = |name: &str| at(spec, &[name]).and_then(Value::as_bool) == Some(true);
     if is_set("shareProcessNamespace") && is_set("hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
@@ -34,7 +41,9 @@ pub(super) fn pod(spec: &Value, faults: &mut Faults) {
 }
 
 pub(super) fn container(place: &Place<'_>, container: &Value, faults: &mut Faults) {
-    let Some(context) = at(container, &["securityContext"]) else { return };
+    let Some(context) = at(container, &["securityContext"]) else {
+        return;
+    };
     let place = place.field("securityContext");
     for name in ["runAsUser", "runAsGroup"] {
         id(&place.field(name), at(context, &[name]), faults);
@@ -46,8 +55,12 @@ pub(super) fn container(place: &Place<'_>, container: &Value, faults: &mut Fault
             faults.invalid(&place, context.clone(), detail);
         }
         let added = list(context, &["capabilities", "add"]);
-        if added.iter().any(|capability| capability.as_str() == Some("CAP_SYS_ADMIN")) {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+        if added
+            .iter()
+            .any(|capability| capability.as_str() == Some("CAP_SYS_ADMIN"))
+        {
+            let detail =
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             faults.invalid(&place, context.clone(), detail);
         }
     }

@@ -19,7 +19,10 @@ pub(super) fn labels(place: &Place<'_>, selector: &Value, faults: &mut Faults) {
         let values = list(expression, &["values"]);
         match text(expression, &["operator"]) {
             "In" | "NotIn" if values.is_empty() => {
-                faults.required(&place.field("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+                faults.required(
+                    &place.field("values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
                 let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
@@ -31,7 +34,11 @@ pub(super) fn labels(place: &Place<'_>, selector: &Value, faults: &mut Faults) {
         let key = text(expression, &["key"]);
         faults.invalid_each(&place.field("key"), key, &names::qualified_name(key));
         for (at, value) in values.iter().filter_map(Value::as_str).enumerate() {
-            faults.invalid_each(&place.field("values").index(at), value, &names::label_value(value));
+            faults.invalid_each(
+                &place.field("values").index(at),
+                value,
+                &names::label_value(value),
+            );
         }
     }
 }
@@ -68,10 +75,16 @@ fn node_requirement(place: &Place<'_>, requirement: &Value, faults: &mut Faults)
             faults.required(&at, "must be specified when `operator` is 'In' or 'NotIn'");
         }
         "Exists" | "DoesNotExist" if !values.is_empty() => {
-            faults.forbidden(&at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            faults.forbidden(
+                &at,
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            );
         }
         "Gt" | "Lt" if values.len() != 1 => {
-            faults.required(&at, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+            faults.required(
+                &at,
+                "must be specified single value when `operator` is 'Lt' or 'Gt'",
+            );
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
         other => faults.invalid(&place.field("operator"), other, "not a valid selector operator"),
@@ -109,7 +122,11 @@ pub(super) fn topologies(place: &Place<'_>, terms: &[Value], faults: &mut Faults
                 faults.required(&place.field("values"), "");
             }
             let mut values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-            for (nth, value) in values.iter().enumerate().filter(|(nth, value)| values[..*nth].contains(value)) {
+            for (nth, value) in values
+                .iter()
+                .enumerate()
+                .filter(|(nth, value)| values[..*nth].contains(value))
+            {
                 faults.duplicate(&place.field("values").index(nth), *value);
             }
             faults.invalid_each(&place.field("key"), key, &names::qualified_name(key));

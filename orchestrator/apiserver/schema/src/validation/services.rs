@@ -34,7 +34,11 @@ pub(super) fn port_reference(place: &Place<'_>, port: Option<&Value>, faults: &m
 pub(super) fn service(service: &Value, faults: &mut Faults) {
     let kind = text(service, &["spec", "type"]);
     faults.one_of(&SPEC.field("type"), kind, &TYPES);
-    faults.one_of(&SPEC.field("sessionAffinity"), text(service, &["spec", "sessionAffinity"]), &["ClientIP", "None"]);
+    faults.one_of(
+        &SPEC.field("sessionAffinity"),
+        text(service, &["spec", "sessionAffinity"]),
+        &["ClientIP", "None"],
+    );
     if let Some(selector) = map(service, &["spec", "selector"]) {
         metadata::labels(&SPEC.field("selector"), selector, faults);
     }
@@ -54,7 +58,11 @@ pub(super) fn service(service: &Value, faults: &mut Faults) {
     let address = text(service, &["spec", "clusterIP"]);
     if !matches!(address, "" | "None") && address.parse::<IpAddr>().is_err() {
         let place = SPEC.field("clusterIPs");
-        faults.invalid(&place.index(0), address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        faults.invalid(
+            &place.index(0),
+            address,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        );
     }
 }
 
@@ -74,7 +82,11 @@ fn ports(ports: &[Value], faults: &mut Faults) {
         port_number(&here.field("port"), at(port, &["port"]), faults);
         faults.one_of(&here.field("protocol"), text(port, &["protocol"]), &PROTOCOLS);
         port_reference(&here.field("targetPort"), at(port, &["targetPort"]), faults);
-        let is_same = |other: &Value| ["port", "protocol"].iter().all(|field| other.get(field) == port.get(field));
+        let is_same = |other: &Value| {
+            ["port", "protocol"]
+                .iter()
+                .all(|field| other.get(field) == port.get(field))
+        };
         if ports[..index].iter().any(is_same) {
             faults.duplicate(&here, port.clone());
         }
@@ -84,7 +96,11 @@ fn ports(ports: &[Value], faults: &mut Faults) {
 pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
     let is_internal = |service| text(service, &["spec", "type"]) != "ExternalName";
     let path = ["spec", "clusterIP"];
-    if is_internal(old) && is_internal(new) && !text(old, &path).is_empty() && at(old, &path) != at(new, &path) {
+    if is_internal(old)
+        && is_internal(new)
+        && !text(old, &path).is_empty()
+        && at(old, &path) != at(new, &path)
+    {
         let place = SPEC.field("clusterIPs");
         faults.invalid(&place.index(0), text(new, &path), "may not change once set");
     }

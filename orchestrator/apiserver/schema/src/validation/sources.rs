@@ -8,8 +8,16 @@ use crate::names;
 use crate::object::{at, text};
 use crate::place::Place;
 
-const HOST_PATH_TYPES: [&str; 8] =
-    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+const HOST_PATH_TYPES: [&str; 8] = [
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
 
 /// A driver's name, required.
 pub(super) fn driver(place: &Place<'_>, name: &str, faults: &mut Faults) {
@@ -35,7 +43,10 @@ pub(super) fn csi_volume(place: &Place<'_>, source: &Value, faults: &mut Faults)
         "controllerExpandSecretRef",
         "nodeExpandSecretRef",
     ];
-    for (name, secret) in secrets.iter().filter_map(|name| Some((name, at(source, &[name])?))) {
+    for (name, secret) in secrets
+        .iter()
+        .filter_map(|name| Some((name, at(source, &[name])?)))
+    {
         let place = place.field(name);
         for field in ["name", "namespace"] {
             if text(secret, &[field]).is_empty() {

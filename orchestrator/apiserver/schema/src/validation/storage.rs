@@ -25,8 +25,16 @@ pub(super) fn class(class: &Value, faults: &mut Faults) {
     let policy = text(class, &["reclaimPolicy"]);
     faults.one_of_if_set(&Place::top("reclaimPolicy"), policy, &["Delete", "Retain"]);
     let modes = ["Immediate", "WaitForFirstConsumer"];
-    faults.one_of(&Place::top("volumeBindingMode"), text(class, &["volumeBindingMode"]), &modes);
-    selectors::topologies(&Place::top("allowedTopologies"), list(class, &["allowedTopologies"]), faults);
+    faults.one_of(
+        &Place::top("volumeBindingMode"),
+        text(class, &["volumeBindingMode"]),
+        &modes,
+    );
+    selectors::topologies(
+        &Place::top("allowedTopologies"),
+        list(class, &["allowedTopologies"]),
+        faults,
+    );
 }
 
 fn provisioner(place: &Place<'_>, name: &str, faults: &mut Faults) {
@@ -51,7 +59,10 @@ fn parameters(parameters: Option<&Map<String, Value>>, one_at_least: bool, fault
     if parameters.contains_key("") {
         faults.invalid(&place, "", "field can not be empty.");
     }
-    let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    let bytes: usize = parameters
+        .iter()
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum();
     if bytes > PARAMETERS_BYTES_MAX {
         faults.too_long(&place, PARAMETERS_BYTES_MAX);
     }
@@ -76,9 +87,20 @@ pub(super) fn csi_driver(driver: &Value, faults: &mut Faults) {
         }
     }
     let policies = ["File", "None", "ReadWriteOnceWithFSType"];
-    faults.one_of_if_set(&SPEC.field("fsGroupPolicy"), text(spec, &["fsGroupPolicy"]), &policies);
-    for mode in list(spec, &["volumeLifecycleModes"]).iter().filter_map(Value::as_str) {
-        faults.one_of(&SPEC.field("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+    faults.one_of_if_set(
+        &SPEC.field("fsGroupPolicy"),
+        text(spec, &["fsGroupPolicy"]),
+        &policies,
+    );
+    for mode in list(spec, &["volumeLifecycleModes"])
+        .iter()
+        .filter_map(Value::as_str)
+    {
+        faults.one_of(
+            &SPEC.field("volumeLifecycleModes"),
+            mode,
+            &["Ephemeral", "Persistent"],
+        );
     }
     token_requests(list(spec, &["tokenRequests"]), faults);
     let in_secrets = at(spec, &["serviceAccountTokenInSecrets"]).is_some();
@@ -102,19 +124,29 @@ fn token_requests(requests: &[Value], faults: &mut Faults) {
         if !audiences.insert(audience) {
             faults.duplicate(&place.field("audience"), audience);
         }
-        let Some(seconds) = at(request, &["expirationSeconds"]).and_then(Value::as_i64) else { continue };
+        let Some(seconds) = at(request, &["expirationSeconds"]).and_then(Value::as_i64) else {
+            continue;
+        };
         let place = place.field("expirationSeconds");
         if seconds < TOKEN_SECONDS_MIN {
             faults.invalid(&place, seconds, "may not specify a duration less than 10 minutes");
         } else if seconds > TOKEN_SECONDS_MAX {
-            faults.invalid(&place, seconds, "may not specify a duration larger than 2^32 seconds");
+            faults.invalid(
+                &place,
+                seconds,
+                "may not specify a duration larger than 2^32 seconds",
+            );
         }
     }
 }
 
 pub(super) fn csi_driver_update(old: &Value, new: &Value, faults: &mut Faults) {
     for name in ["attachRequired", "volumeLifecycleModes"] {
-        faults.immutable(&SPEC.field(name), at(old, &["spec", name]), at(new, &["spec", name]));
+        faults.immutable(
+            &SPEC.field(name),
+            at(old, &["spec", name]),
+            at(new, &["spec", name]),
+        );
     }
 }
 
@@ -131,11 +163,19 @@ pub(super) fn csi_node(node: &Value, faults: &mut Faults) {
         match text(driver, &["nodeID"]) {
             "" => faults.required(&place.field("nodeID"), ""),
             id if id.len() > NODE_ID_BYTES_MAX => {
-                faults.invalid(&place.field("nodeID"), id, &format!("must be {NODE_ID_BYTES_MAX} characters or less"));
+                faults.invalid(
+                    &place.field("nodeID"),
+                    id,
+                    &format!("must be {NODE_ID_BYTES_MAX} characters or less"),
+                );
             }
             _ => {}
         }
-        topology_keys(&place.field("topologyKeys"), list(driver, &["topologyKeys"]), faults);
+        topology_keys(
+            &place.field("topologyKeys"),
+            list(driver, &["topologyKeys"]),
+            faults,
+        );
         let allocatable = place.field("allocatable");
         faults.non_negative(&allocatable.field("count"), at(driver, &["allocatable", "count"]));
     }
@@ -156,7 +196,9 @@ pub(super) fn csi_node_update(old: &Value, new: &Value, faults: &mut Faults) {
     let place = SPEC.field("drivers");
     for (index, driver) in list(new, &["spec", "drivers"]).iter().enumerate() {
         let name = text(driver, &["name"]);
-        let before = list(old, &["spec", "drivers"]).iter().find(|one| text(one, &["name"]) == name);
+        let before = list(old, &["spec", "drivers"])
+            .iter()
+            .find(|one| text(one, &["name"]) == name);
         let fixed = ["nodeID", "topologyKeys"];
         if before.is_some_and(|before| fixed.iter().any(|field| before.get(field) != driver.get(field))) {
             faults.invalid(&place.index(index), driver.clone(), "field is immutable");
@@ -165,20 +207,34 @@ pub(super) fn csi_node_update(old: &Value, new: &Value, faults: &mut Faults) {
 }
 
 pub(super) fn attachment(attachment: &Value, faults: &mut Faults) {
-    sources::driver(&SPEC.field("attacher"), text(attachment, &["spec", "attacher"]), faults);
+    sources::driver(
+        &SPEC.field("attacher"),
+        text(attachment, &["spec", "attacher"]),
+        faults,
+    );
     let place = SPEC.field("source");
     let inline = at(attachment, &["spec", "source", "inlineVolumeSpec"]);
     let pv = at(attachment, &["spec", "source", "persistentVolumeName"]).and_then(Value::as_str);
     match (inline, pv) {
         (None, None) => {
-            faults.required(&place, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+            faults.required(
+                &place,
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            );
         }
         (Some(_), Some(_)) => {
             let source = at(attachment, &["spec", "source"]).cloned().unwrap_or_default();
-            faults.invalid(&place, source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
+            faults.invalid(
+                &place,
+                source,
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            );
         }
         (None, Some("")) => {
-            faults.required(&place.field("persistentVolumeName"), "must specify non empty persistentVolumeName");
+            faults.required(
+                &place.field("persistentVolumeName"),
+                "must specify non empty persistentVolumeName",
+            );
         }
         _ => {}
     }
@@ -192,8 +248,12 @@ pub(super) fn attachment(attachment: &Value, faults: &mut Faults) {
 
 pub(super) fn attachment_status(attachment: &Value, faults: &mut Faults) {
     let status = Place::top("status");
-    let metadata = map(attachment, &["status", "attachmentMetadata"]).into_iter().flatten();
-    let bytes: usize = metadata.map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    let metadata = map(attachment, &["status", "attachmentMetadata"])
+        .into_iter()
+        .flatten();
+    let bytes: usize = metadata
+        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+        .sum();
     if bytes > PARAMETERS_BYTES_MAX {
         faults.too_long(&status.field("attachmentMetadata"), PARAMETERS_BYTES_MAX);
     }
@@ -202,7 +262,10 @@ pub(super) fn attachment_status(attachment: &Value, faults: &mut Faults) {
         if text(attachment, &["status", name, "message"]).len() > ERROR_MESSAGE_BYTES_MAX {
             faults.too_long(&place.field("message"), ERROR_MESSAGE_BYTES_MAX);
         }
-        faults.non_negative(&place.field("errorCode"), at(attachment, &["status", name, "errorCode"]));
+        faults.non_negative(
+            &place.field("errorCode"),
+            at(attachment, &["status", name, "errorCode"]),
+        );
     }
 }
 
@@ -212,7 +275,11 @@ pub(super) fn attachment_update(old: &Value, new: &Value, faults: &mut Faults) {
 
 pub(super) fn capacity(capacity: &Value, faults: &mut Faults) {
     let class = text(capacity, &["storageClassName"]);
-    faults.invalid_each(&Place::top("storageClassName"), class, &names::dns1123_subdomain(class));
+    faults.invalid_each(
+        &Place::top("storageClassName"),
+        class,
+        &names::dns1123_subdomain(class),
+    );
     for name in ["capacity", "maximumVolumeSize"] {
         if let Some(amount) = at(capacity, &[name]) {
             resources::non_negative(&Place::top(name), amount, faults);

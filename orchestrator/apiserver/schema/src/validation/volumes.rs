@@ -9,7 +9,12 @@ use crate::object::{at, list, map, text};
 use crate::place::Place;
 
 const SPEC: Place<'static> = Place::top("spec");
-pub(super) const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+pub(super) const ACCESS_MODES: [&str; 4] = [
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
 pub(super) const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 
 /// The fields of `spec` that name where the volume is.
@@ -40,9 +45,18 @@ const SOURCES: [&str; 22] = [
 
 /// Topology labels that were renamed when they left beta.
 const RENAMED_LABELS: [(&str, &str); 5] = [
-    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "topology.kubernetes.io/zone",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "topology.kubernetes.io/region",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+    ),
     ("beta.kubernetes.io/os", "kubernetes.io/os"),
     ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
 ];
@@ -57,7 +71,11 @@ pub(super) fn access_modes(place: &Place<'_>, modes: &[Value], detail: &str, fau
         faults.not_supported(place, *mode, &ACCESS_MODES);
     }
     let single_pod = modes.contains(&"ReadWriteOncePod");
-    if single_pod && modes.iter().any(|&mode| mode != "ReadWriteOncePod" && ACCESS_MODES.contains(&mode)) {
+    if single_pod
+        && modes
+            .iter()
+            .any(|&mode| mode != "ReadWriteOncePod" && ACCESS_MODES.contains(&mode))
+    {
         faults.forbidden(place, "may not use ReadWriteOncePod with other access modes");
     }
 }
@@ -65,22 +83,38 @@ pub(super) fn access_modes(place: &Place<'_>, modes: &[Value], detail: &str, fau
 pub(super) fn pv(pv: &Value, faults: &mut Faults) {
     let empty = Value::Object(Map::new());
     let spec = at(pv, &["spec"]).unwrap_or(&empty);
-    access_modes(&SPEC.field("accessModes"), list(spec, &["accessModes"]), "", faults);
+    access_modes(
+        &SPEC.field("accessModes"),
+        list(spec, &["accessModes"]),
+        "",
+        faults,
+    );
     capacity(spec, faults);
     let policies = ["Delete", "Recycle", "Retain"];
     let policy = text(spec, &["persistentVolumeReclaimPolicy"]);
     faults.one_of_if_set(&SPEC.field("persistentVolumeReclaimPolicy"), policy, &policies);
     let has_affinity = node_affinity(spec, faults);
     source(spec, has_affinity, faults);
-    if policy == "Recycle" && text(spec, &["hostPath", "path"]).trim_end_matches('/').is_empty() && spec.get("hostPath").is_some() {
+    if policy == "Recycle"
+        && text(spec, &["hostPath", "path"]).trim_end_matches('/').is_empty()
+        && spec.get("hostPath").is_some()
+    {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
         faults.forbidden(&SPEC.field("persistentVolumeReclaimPolicy"), detail);
     }
     let class = text(spec, &["storageClassName"]);
     if !class.is_empty() {
-        faults.invalid_each(&SPEC.field("storageClassName"), class, &names::dns1123_subdomain(class));
+        faults.invalid_each(
+            &SPEC.field("storageClassName"),
+            class,
+            &names::dns1123_subdomain(class),
+        );
     }
-    faults.one_of_if_set(&SPEC.field("volumeMode"), text(spec, &["volumeMode"]), &VOLUME_MODES);
+    faults.one_of_if_set(
+        &SPEC.field("volumeMode"),
+        text(spec, &["volumeMode"]),
+        &VOLUME_MODES,
+    );
     attributes_class(spec, faults);
 }
 
@@ -98,7 +132,9 @@ fn capacity(spec: &Value, faults: &mut Faults) {
 }
 
 fn node_affinity(spec: &Value, faults: &mut Faults) -> bool {
-    let Some(affinity) = at(spec, &["nodeAffinity"]) else { return false };
+    let Some(affinity) = at(spec, &["nodeAffinity"]) else {
+        return false;
+    };
     let place = SPEC.field("nodeAffinity");
     match at(affinity, &["required"]) {
         Some(required) => selectors::nodes(&place.field("required"), required, faults),
@@ -108,7 +144,9 @@ fn node_affinity(spec: &Value, faults: &mut Faults) -> bool {
 }
 
 fn source(spec: &Value, has_affinity: bool, faults: &mut Faults) {
-    let mut given = SOURCES.iter().filter_map(|name| Some((*name, at(spec, &[name])?)));
+    let mut given = SOURCES
+        .iter()
+        .filter_map(|name| Some((*name, at(spec, &[name])?)));
     let Some((name, source)) = given.next() else {
         return faults.required(&SPEC, "must specify a volume type");
     };
@@ -121,7 +159,10 @@ fn source(spec: &Value, has_affinity: bool, faults: &mut Faults) {
         "local" => {
             sources::path(&place.field("path"), text(source, &["path"]), faults);
             if !has_affinity {
-                faults.required(&Place::top("metadata").field("annotations"), "Local volume requires node affinity");
+                faults.required(
+                    &Place::top("metadata").field("annotations"),
+                    "Local volume requires node affinity",
+                );
             }
         }
         _ => sources::shared(&place, name, source, faults),
@@ -129,7 +170,9 @@ fn source(spec: &Value, has_affinity: bool, faults: &mut Faults) {
 }
 
 fn attributes_class(spec: &Value, faults: &mut Faults) {
-    let Some(class) = at(spec, &["volumeAttributesClassName"]).and_then(Value::as_str) else { return };
+    let Some(class) = at(spec, &["volumeAttributesClassName"]).and_then(Value::as_str) else {
+        return;
+    };
     let place = SPEC.field("volumeAttributesClassName");
     if class.is_empty() {
         faults.required(&place, "an empty string is disallowed");
@@ -137,7 +180,10 @@ fn attributes_class(spec: &Value, faults: &mut Faults) {
         faults.invalid_each(&place, class, &names::dns1123_subdomain(class));
     }
     if at(spec, &["csi"]).is_none() {
-        faults.required(&SPEC.field("csi"), "has to be specified when using volumeAttributesClassName");
+        faults.required(
+            &SPEC.field("csi"),
+            "has to be specified when using volumeAttributesClassName",
+        );
     }
 }
 
@@ -146,7 +192,11 @@ pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
         let place = SPEC.field("persistentvolumesource");
         faults.forbidden(&place, "spec.persistentvolumesource is immutable after creation");
     }
-    faults.immutable(&SPEC.field("volumeMode"), at(old, &["spec", "volumeMode"]), at(new, &["spec", "volumeMode"]));
+    faults.immutable(
+        &SPEC.field("volumeMode"),
+        at(old, &["spec", "volumeMode"]),
+        at(new, &["spec", "volumeMode"]),
+    );
     let affinity = ["spec", "nodeAffinity"];
     if let Some(before) = at(old, &affinity)
         && !at(new, &affinity).is_some_and(|after| is_same_but_renamed(before, after))
@@ -163,14 +213,16 @@ pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
 /// Whether the source differs in more than a secret for expansion, which may be added.
 fn is_source_changed(old: &Value, new: &Value) -> bool {
     const ADDED: &str = "controllerExpandSecretRef";
-    SOURCES.iter().any(|name| match (*name, at(old, &["spec", name]), at(new, &["spec", name])) {
-        ("csi", Some(Value::Object(old)), Some(Value::Object(new))) if !old.contains_key(ADDED) => {
-            let mut without = new.clone();
-            without.remove(ADDED);
-            without != *old
-        }
-        (_, old, new) => old != new,
-    })
+    SOURCES.iter().any(
+        |name| match (*name, at(old, &["spec", name]), at(new, &["spec", name])) {
+            ("csi", Some(Value::Object(old)), Some(Value::Object(new))) if !old.contains_key(ADDED) => {
+                let mut without = new.clone();
+                without.remove(ADDED);
+                without != *old
+            }
+            (_, old, new) => old != new,
+        },
+    )
 }
 
 /// Where a volume can be used is set once; afterwards only labels that left beta may be given their new names.
@@ -185,7 +237,11 @@ fn is_same_but_renamed(old: &Value, new: &Value) -> bool {
             old.len() == new.len() && old.iter().all(is_same)
         }
         (Value::Array(old), Value::Array(new)) => {
-            old.len() == new.len() && old.iter().zip(new).all(|(old, new)| is_same_but_renamed(old, new))
+            old.len() == new.len()
+                && old
+                    .iter()
+                    .zip(new)
+                    .all(|(old, new)| is_same_but_renamed(old, new))
         }
         (old, new) => old == new,
     }
