@@ -11,6 +11,7 @@ use crate::{ErrorClass, Op};
 
 mod disk;
 mod files;
+mod power;
 mod sweeping;
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -87,6 +87,22 @@ fn a_batch_bigger_than_the_buffer_reaches_a_watcher_that_keeps_up() {
 }
 
 #[test]
+fn of_a_batch_only_what_comes_after_the_start_is_seen() {
+    let hub = hub(100, 1_000);
+    let mut watcher = hub.subscribe(Bytes::new(), Revision(3)).unwrap();
+    let batch: Vec<_> = (1..=5).map(|revision| event("a", revision)).collect();
+    hub.publish(&batch, Revision(5));
+    let events = batch[3..].to_vec();
+    assert_eq!(
+        ready(&mut watcher),
+        [Ok(WatchMessage::Events {
+            revision: Revision(5),
+            events
+        })]
+    );
+}
+
+#[test]
 fn progress_takes_one_place_only() {
     let hub = hub(2, 1_000);
     let mut watcher = hub.subscribe(Bytes::from("a"), Revision(3)).unwrap();

@@ -74,7 +74,7 @@ fn run_and_kill(path: &Path) -> Vec<(String, Written)> {
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     // From "just started" to "has committed a good while".
-    let kill_after = rand::rng().random_range(1..3_000_usize);
+    let kill_after = rand::rng().random_range(1..1_200_usize);
     let mut acknowledged = Vec::new();
     for line in lines {
         // The kill may cut the last line in two.

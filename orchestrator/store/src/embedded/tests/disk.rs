@@ -5,7 +5,7 @@ use std::io::Error;
 use futures::StreamExt;
 
 use super::*;
-use crate::TxnOutcome;
+use crate::{Event, TxnOutcome};
 
 /// What is wrong with the disk.
 #[derive(Debug, Default)]
@@ -64,6 +64,17 @@ impl StorageBackend for FaultyFile {
     }
 }
 
+/// The events of the next message, none if it tells of progress only.
+async fn next_events(watch: &mut Watch) -> Vec<Event> {
+    let message = tokio::time::timeout(DEADLINE, watch.next())
+        .await
+        .expect("the watch goes on");
+    match message.unwrap().unwrap() {
+        WatchMessage::Events { events, .. } => events,
+        WatchMessage::Progress(_) => Vec::new(),
+    }
+}
+
 fn open_on(path: &Path, faults: &Arc<Faults>) -> EmbeddedStore {
     let (path, faults) = (path.to_owned(), Arc::clone(faults));
     let opener = move || {
@@ -111,9 +122,12 @@ async fn a_full_disk_fails_writes_and_nothing_acknowledged_is_lost() {
     let held = store.current_revision();
     let mut seen = Vec::new();
     while seen.last() != Some(&held.0) {
-        if let WatchMessage::Events { events, .. } = watch.next().await.unwrap().unwrap() {
-            seen.extend(events.iter().map(|event| event.kv.mod_revision.0));
-        }
+        seen.extend(
+            next_events(&mut watch)
+                .await
+                .iter()
+                .map(|event| event.kv.mod_revision.0),
+        );
     }
     assert_eq!(seen, (1..=held.0).collect::<Vec<_>>());
     store.close().await.unwrap();
@@ -145,9 +159,7 @@ async fn a_commit_that_arrived_though_its_sync_failed_is_published_to_watchers()
     let (revision, mut previous) = last.unwrap();
     let mut seen = Vec::new();
     while seen.len() as u64 != revision.0 {
-        if let WatchMessage::Events { events, .. } = watch.next().await.unwrap().unwrap() {
-            seen.extend(events);
-        }
+        seen.extend(next_events(&mut watch).await);
     }
     // Whichever way the failed commit went, the watcher and the next writer saw the same.
     assert_eq!(seen.last().unwrap().previous, previous.remove(0));
