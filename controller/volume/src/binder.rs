@@ -109,3 +109,6 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
     tokio::join!(claim_workers, pv_workers);
     binder.recorder.flush().await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Objects for tests: sane defaults, each case states only what matters.
 
+pub(crate) mod api;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
