@@ -113,6 +113,8 @@ pub(crate) enum BackendError {
     NotStaged(PathBuf),
     #[error("the volume is not at {}", .0.display())]
     NotThere(PathBuf),
+    #[error("the volume is still published at {}", .0.display())]
+    StillPublished(PathBuf),
     #[error("{} is still in use", .0.display())]
     Busy(PathBuf),
     #[error("{} holds no {expected}; it is not formatted again, so that nothing is lost", path.display())]
@@ -141,7 +143,7 @@ impl BackendError {
                 _ => ErrorKind::Internal,
             },
             BackendError::Conflict { .. } => ErrorKind::AlreadyExists,
-            BackendError::NotStaged(_) => ErrorKind::FailedPrecondition,
+            BackendError::NotStaged(_) | BackendError::StillPublished(_) => ErrorKind::FailedPrecondition,
             BackendError::NotThere(_) => ErrorKind::NotFound,
             BackendError::Mount(_)
             | BackendError::Filesystem(_)

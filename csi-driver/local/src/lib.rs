@@ -36,16 +36,11 @@ use moorline_driver_sdk::{
     Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, driver::DriverBuilder,
     request::Topology,
 };
+pub use pool::PoolError;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    blocking::Blocking,
-    catalog::Catalog,
-    controller::LocalController,
-    node::LocalNode,
-    pool::{Pool, PoolError},
-};
+use crate::{blocking::Blocking, catalog::Catalog, controller::LocalController, node::LocalNode, pool::Pool};
 
 /// The driver's name, unless another one is configured.
 pub const DRIVER_NAME: &str = "local.csi.moorline.dev";

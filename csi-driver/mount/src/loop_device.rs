@@ -8,12 +8,16 @@ use std::{
         fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::libc;
-use rustix::io::Errno;
+use rustix::{
+    event::{Timespec, poll},
+    io::Errno,
+};
 
-use crate::MountError;
+use crate::{MountError, tool::monotonic};
 
 mod ioctl;
 
@@ -21,6 +25,10 @@ const CONTROL: &str = "/dev/loop-control";
 const SYS_BLOCK: &str = "/sys/block";
 /// Somebody may take the free device before us; under a burst of mounts this happens a few times in a row.
 const ATTACH_ATTEMPTS_MAX: u32 = 256;
+const DETACH_POLL_INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
 
 /// How to attach.
 #[derive(Clone, Copy, Debug)]
@@ -218,8 +226,9 @@ fn path_of_line(bytes: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(line))
 }
 
-/// The devices that stand for `file`: compared by name first, then by filesystem and inode, so that neither another
-/// path to the file nor another file under its name misleads.
+/// The devices that stand for `file`: compared by the last two elements of its path first, so that few devices are
+/// opened (an open device can't go away), then by filesystem and inode. Neither another way to the file nor another
+/// file in its place misleads.
 ///
 /// # Errors
 /// When `file` can't be looked at.
@@ -228,7 +237,7 @@ pub fn find_all_by_backing_file(file: impl AsRef<Path>) -> Result<Vec<LoopDevice
     let seen = fs::metadata(file).map_err(|source| MountError::call("look at", file, source))?;
     let mut found = Vec::new();
     for entry in list()? {
-        if entry.backing_file.file_name() != file.file_name() {
+        if !end_alike(&entry.backing_file, file) {
             continue;
         }
         let device = match open(&entry.device) {
@@ -244,6 +253,35 @@ pub fn find_all_by_backing_file(file: impl AsRef<Path>) -> Result<Vec<LoopDevice
         }
     }
     Ok(found)
+}
+
+fn end_alike(one: &Path, other: &Path) -> bool {
+    let last = |path: &Path| (path.file_name().map(ToOwned::to_owned), directory_name(path));
+    last(one) == last(other)
+}
+
+fn directory_name(path: &Path) -> Option<std::ffi::OsString> {
+    path.parent()?.file_name().map(ToOwned::to_owned)
+}
+
+/// Waits until no device stands for `file` any more; false when one still does after `timeout`. The kernel lets a
+/// device go only when the last one who looks into it has closed it, and udev likes to look.
+///
+/// # Errors
+/// When `file` can't be looked at.
+pub fn wait_until_detached(file: impl AsRef<Path>, timeout: Duration) -> Result<bool, MountError> {
+    let file = file.as_ref();
+    let limit = monotonic() + timeout;
+    loop {
+        if find_all_by_backing_file(file)?.is_empty() {
+            return Ok(true);
+        }
+        if monotonic() >= limit {
+            return Ok(false);
+        }
+        // Nothing to wait on but time: the kernel sends no word of this to anybody but udev.
+        poll(&mut [], Some(&DETACH_POLL_INTERVAL)).ok(); // Interrupted is as good as elapsed.
+    }
 }
 
 /// As [`find_all_by_backing_file`], for where there can be one only.

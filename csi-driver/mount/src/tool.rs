@@ -191,7 +191,8 @@ impl Tool {
     }
 }
 
-fn monotonic() -> Duration {
+/// Time since some fixed point in the past.
+pub(crate) fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0); // The monotonic clock starts at zero.
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use moorline_driver_sdk::volume::{VolumeStats, VolumeUsage};
@@ -31,6 +32,8 @@ const IMAGE: &str = "image";
 const STEP_BYTES: u64 = 4096;
 const BLOCK_MIN_BYTES: u64 = 1 << 20;
 const TARGET_FILE_MODE: u32 = 0o640;
+/// Who has the device open for a moment only, to look what it is, is gone by then.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct LoopFiles;
 
@@ -308,13 +311,19 @@ impl Backend for LoopFiles {
         if !Self::filesystem_mounts(files)?.is_empty() {
             return Ok(());
         }
-        for device in Self::devices(files)? {
-            Self::detach(device)?;
+        let devices = Self::devices(files)?;
+        if let Some(user) = Self::node_mounts(&devices)?.first() {
+            return Err(BackendError::StillPublished(user.mount_point.clone()));
         }
-        match Self::devices(files)?.first() {
-            None => Ok(()),
-            Some(device) => Err(BackendError::Busy(device.path().to_owned())),
+        if devices.is_empty() {
+            return Ok(());
         }
+        devices.into_iter().try_for_each(Self::detach)?;
+        let image = Self::image(files);
+        if loop_device::wait_until_detached(&image, DETACH_TIMEOUT)? {
+            return Ok(());
+        }
+        Err(BackendError::Busy(image))
     }
 
     fn publish(

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use moorline_driver_local::{BackendKind, Config, Error};
+use moorline_driver_local::{BackendKind, Config, Error, PoolError};
 use moorline_driver_sdk::Endpoint;
 use moorline_mount::{loop_device, mount, tool};
 use moorline_proto::csi::{
@@ -17,7 +17,7 @@ use moorline_proto::csi::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 pub(crate) const NODE: &str = "node-1";
 pub(crate) const MIB: i64 = 1 << 20;
@@ -100,21 +100,23 @@ impl Driver {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
-        let endpoint = config.endpoint.to_string();
+        let endpoint = tonic::transport::Endpoint::from_shared(config.endpoint.to_string()).unwrap();
         let stop = CancellationToken::new();
-        let running = TaskTracker::new().spawn(moorline_driver_local::run(config, stop.clone()));
+        let tasks = TaskTracker::new();
+        let run = || tasks.spawn(moorline_driver_local::run(config.clone(), stop.clone()));
         let deadline = Instant::now() + LONG;
+        let mut running = run();
         let channel = loop {
-            match tonic::transport::Endpoint::from_shared(endpoint.clone())
-                .unwrap()
-                .connect()
-                .await
-            {
-                Ok(channel) => break channel,
-                Err(error) => assert!(
-                    Instant::now() < deadline && !running.is_finished(),
-                    "no driver: {error}"
-                ),
+            if let Ok(channel) = endpoint.connect().await {
+                break channel;
+            }
+            assert!(Instant::now() < deadline, "no driver");
+            if running.is_finished() {
+                match running.await.unwrap() {
+                    // The connections of a driver that was aborted have the pool for a moment longer.
+                    Err(Error::Pool(PoolError::Locked(_))) => running = run(),
+                    other => panic!("no driver: {other:?}"),
+                }
             }
             tokio::task::yield_now().await;
         };
@@ -134,6 +136,12 @@ impl Driver {
         }
     }
 
+    /// Ends the driver in the middle of whatever it does, without its being told.
+    pub(crate) async fn abort(self) {
+        self.running.abort();
+        assert!(self.running.await.unwrap_err().is_cancelled());
+    }
+
     pub(crate) async fn stop(self) {
         drop((self.controller, self.node));
         self.stop.cancel();
@@ -142,6 +150,104 @@ impl Driver {
             .expect("the driver ends")
             .unwrap()
             .unwrap();
+    }
+}
+
+/// The calls, without the wrapping that tests don't look at.
+impl Driver {
+    pub(crate) async fn create(&mut self, request: csi::CreateVolumeRequest) -> Result<csi::Volume, Status> {
+        let answer = self.controller.create_volume(request).await?;
+        Ok(answer.into_inner().volume.unwrap())
+    }
+
+    pub(crate) async fn delete(&mut self, volume_id: &str) -> Result<(), Status> {
+        self.controller.delete_volume(delete(volume_id)).await.map(drop)
+    }
+
+    /// `(size, does the node have to follow)`.
+    pub(crate) async fn expand(&mut self, volume_id: &str, bytes: i64) -> Result<(i64, bool), Status> {
+        let request = csi::ControllerExpandVolumeRequest {
+            volume_id: volume_id.into(),
+            capacity_range: Some(range(bytes)),
+            ..Default::default()
+        };
+        let answer = self
+            .controller
+            .controller_expand_volume(request)
+            .await?
+            .into_inner();
+        Ok((answer.capacity_bytes, answer.node_expansion_required))
+    }
+
+    pub(crate) async fn stage(&mut self, request: csi::NodeStageVolumeRequest) -> Result<(), Status> {
+        self.node.node_stage_volume(request).await.map(drop)
+    }
+
+    pub(crate) async fn publish(&mut self, request: csi::NodePublishVolumeRequest) -> Result<(), Status> {
+        self.node.node_publish_volume(request).await.map(drop)
+    }
+
+    pub(crate) async fn unpublish(&mut self, volume_id: &str, target: &Path) -> Result<(), Status> {
+        let request = csi::NodeUnpublishVolumeRequest {
+            volume_id: volume_id.into(),
+            target_path: text(target),
+        };
+        self.node.node_unpublish_volume(request).await.map(drop)
+    }
+
+    pub(crate) async fn unstage(&mut self, volume_id: &str, staging: &Path) -> Result<(), Status> {
+        let request = csi::NodeUnstageVolumeRequest {
+            volume_id: volume_id.into(),
+            staging_target_path: text(staging),
+        };
+        self.node.node_unstage_volume(request).await.map(drop)
+    }
+
+    pub(crate) async fn node_expand(
+        &mut self,
+        volume_id: &str,
+        path: &Path,
+        bytes: i64,
+    ) -> Result<i64, Status> {
+        let request = csi::NodeExpandVolumeRequest {
+            volume_id: volume_id.into(),
+            volume_path: text(path),
+            capacity_range: Some(range(bytes)),
+            ..Default::default()
+        };
+        Ok(self
+            .node
+            .node_expand_volume(request)
+            .await?
+            .into_inner()
+            .capacity_bytes)
+    }
+
+    pub(crate) async fn stats(
+        &mut self,
+        volume_id: &str,
+        path: &Path,
+    ) -> Result<Vec<csi::VolumeUsage>, Status> {
+        let request = csi::NodeGetVolumeStatsRequest {
+            volume_id: volume_id.into(),
+            volume_path: text(path),
+            ..Default::default()
+        };
+        Ok(self.node.node_get_volume_stats(request).await?.into_inner().usage)
+    }
+}
+
+pub(crate) fn delete(volume_id: &str) -> csi::DeleteVolumeRequest {
+    csi::DeleteVolumeRequest {
+        volume_id: volume_id.into(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn range(required_bytes: i64) -> csi::CapacityRange {
+    csi::CapacityRange {
+        required_bytes,
+        limit_bytes: 0,
     }
 }
 
@@ -187,6 +293,10 @@ pub(crate) const BLOCK: Use = Use {
 };
 
 impl Use {
+    pub(crate) fn is_loop(self) -> bool {
+        self.backend == BackendKind::Loop
+    }
+
     pub(crate) fn tools(self) -> &'static [&'static str] {
         match self.fs_type {
             Some("ext4") => &["mkfs.ext4", "e2fsck", "resize2fs"],
@@ -212,10 +322,7 @@ impl Use {
     pub(crate) fn create(self, name: &str) -> csi::CreateVolumeRequest {
         csi::CreateVolumeRequest {
             name: name.into(),
-            capacity_range: Some(csi::CapacityRange {
-                required_bytes: self.bytes,
-                limit_bytes: 0,
-            }),
+            capacity_range: Some(range(self.bytes)),
             volume_capabilities: vec![self.capability(Mode::SingleNodeWriter)],
             ..Default::default()
         }
@@ -243,27 +350,6 @@ impl Use {
             volume_capability: Some(self.capability(Mode::SingleNodeWriter)),
             ..Default::default()
         }
-    }
-}
-
-pub(crate) fn unpublish(volume_id: &str, target: &Path) -> csi::NodeUnpublishVolumeRequest {
-    csi::NodeUnpublishVolumeRequest {
-        volume_id: volume_id.into(),
-        target_path: text(target),
-    }
-}
-
-pub(crate) fn unstage(volume_id: &str, staging: &Path) -> csi::NodeUnstageVolumeRequest {
-    csi::NodeUnstageVolumeRequest {
-        volume_id: volume_id.into(),
-        staging_target_path: text(staging),
-    }
-}
-
-pub(crate) fn delete(volume_id: &str) -> csi::DeleteVolumeRequest {
-    csi::DeleteVolumeRequest {
-        volume_id: volume_id.into(),
-        ..Default::default()
     }
 }
 

@@ -1,18 +1,13 @@
 //! The controller over the real socket: capacity, topology, lists, many at once, a full pool, two processes.
 
-#![cfg(test)]
-
 use std::{collections::HashSet, fs};
 
+use crate::support::{DIR, Driver, EXT4, MIB, NODE, Scratch, Use, cannot_run, config, delete, range};
 use moorline_driver_local::{BackendKind, Services, topology_key};
 use moorline_driver_sdk::Endpoint;
 use moorline_proto::csi;
-use support::{DIR, Driver, EXT4, MIB, NODE, Scratch, cannot_run, config, delete};
 use tokio_util::task::TaskTracker;
 use tonic::Code;
-
-#[cfg(test)]
-mod support;
 
 fn topology(node: &str) -> csi::Topology {
     csi::Topology {
@@ -35,20 +30,13 @@ async fn volumes_are_made_on_this_node_only() {
         accessibility_requirements: on_nodes(&["node-2"]),
         ..DIR.create("pvc-1")
     };
-    let refused = driver.controller.create_volume(elsewhere).await.unwrap_err();
+    let refused = driver.create(elsewhere).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     let here = csi::CreateVolumeRequest {
         accessibility_requirements: on_nodes(&["node-2", NODE]),
         ..DIR.create("pvc-1")
     };
-    let volume = driver
-        .controller
-        .create_volume(here)
-        .await
-        .unwrap()
-        .into_inner()
-        .volume
-        .unwrap();
+    let volume = driver.create(here).await.unwrap();
     assert_eq!(volume.accessible_topology, [topology(NODE)]);
     let info = driver
         .node
@@ -86,44 +74,16 @@ async fn capacity_is_accounted_and_given_back() {
     assert_eq!(available(&mut driver, None).await, 40 * MIB);
     assert_eq!(available(&mut driver, Some(topology(NODE))).await, 40 * MIB);
     assert_eq!(available(&mut driver, Some(topology("node-2"))).await, 0);
-    driver
-        .controller
-        .create_volume(DIR.create("pvc-1"))
-        .await
-        .unwrap();
-    driver
-        .controller
-        .create_volume(DIR.create("pvc-2"))
-        .await
-        .unwrap();
+    driver.create(DIR.create("pvc-1")).await.unwrap();
+    driver.create(DIR.create("pvc-2")).await.unwrap();
     assert_eq!(available(&mut driver, None).await, 8 * MIB);
-    let full = driver
-        .controller
-        .create_volume(DIR.create("pvc-3"))
-        .await
-        .unwrap_err();
+    let full = driver.create(DIR.create("pvc-3")).await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
-    let grow = |bytes| csi::ControllerExpandVolumeRequest {
-        volume_id: "pvc-1".into(),
-        capacity_range: Some(csi::CapacityRange {
-            required_bytes: bytes,
-            limit_bytes: 0,
-        }),
-        ..Default::default()
-    };
-    let full = driver
-        .controller
-        .controller_expand_volume(grow(25 * MIB))
-        .await
-        .unwrap_err();
+    let full = driver.expand("pvc-1", 25 * MIB).await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
-    driver
-        .controller
-        .controller_expand_volume(grow(24 * MIB))
-        .await
-        .unwrap();
+    driver.expand("pvc-1", 24 * MIB).await.unwrap();
     assert_eq!(available(&mut driver, None).await, 0);
-    driver.controller.delete_volume(delete("pvc-1")).await.unwrap();
+    driver.delete("pvc-1").await.unwrap();
     assert_eq!(available(&mut driver, None).await, 24 * MIB);
     driver.stop().await;
 }
@@ -139,11 +99,11 @@ async fn a_pool_without_room_refuses_and_keeps_nothing() {
         let pool = scratch.directory("pool");
         moorline_mount::mount::mount("tmpfs", &pool, "tmpfs", &[options.to_owned()]).unwrap();
         let mut driver = Driver::start(&scratch, BackendKind::Loop).await;
-        let usage = support::Use { bytes, ..EXT4 };
+        let usage = Use { bytes, ..EXT4 };
         let mut made = Vec::new();
         let refused = loop {
             let name = format!("pvc-{}", made.len());
-            match driver.controller.create_volume(usage.create(&name)).await {
+            match driver.create(usage.create(&name)).await {
                 Ok(_) => made.push(name),
                 Err(refused) => break refused,
             }
@@ -156,7 +116,7 @@ async fn a_pool_without_room_refuses_and_keeps_nothing() {
             .collect();
         assert_eq!(found, made.iter().cloned().collect(), "{options}");
         for name in made {
-            driver.controller.delete_volume(delete(&name)).await.unwrap();
+            driver.delete(&name).await.unwrap();
         }
         driver.stop().await;
     }
@@ -167,11 +127,7 @@ async fn lists_come_in_pages() {
     let scratch = Scratch::new();
     let mut driver = Driver::start(&scratch, BackendKind::Dir).await;
     for i in 0..25 {
-        driver
-            .controller
-            .create_volume(DIR.create(&format!("pvc-{i}")))
-            .await
-            .unwrap();
+        driver.create(DIR.create(&format!("pvc-{i}"))).await.unwrap();
     }
     let (mut seen, mut token) = (HashSet::new(), String::new());
     let mut pages = 0;
@@ -244,45 +200,19 @@ async fn controller_and_node_may_be_two_processes() {
     node_config.endpoint = Endpoint::Unix(scratch.path("node.sock"));
     let mut node = Driver::with(node_config).await;
     let mut controller = Driver::with(controller_config).await;
-    let missing = node
-        .controller
-        .list_volumes(csi::ListVolumesRequest::default())
-        .await
-        .unwrap_err();
+    let missing = node.create(EXT4.create("pvc-1")).await.unwrap_err();
     assert_eq!(missing.code(), Code::Unimplemented);
-    controller
-        .controller
-        .create_volume(EXT4.create("pvc-1"))
-        .await
-        .unwrap();
+    controller.create(EXT4.create("pvc-1")).await.unwrap();
     let (staging, target) = (scratch.directory("staging"), scratch.path("target"));
-    node.node
-        .node_stage_volume(EXT4.stage("pvc-1", &staging))
+    node.stage(EXT4.stage("pvc-1", &staging)).await.unwrap();
+    node.publish(EXT4.publish("pvc-1", &staging, &target))
         .await
         .unwrap();
-    node.node
-        .node_publish_volume(EXT4.publish("pvc-1", &staging, &target))
-        .await
-        .unwrap();
-    let in_use = controller
-        .controller
-        .delete_volume(delete("pvc-1"))
-        .await
-        .unwrap_err();
+    let in_use = controller.delete("pvc-1").await.unwrap_err();
     assert_eq!(in_use.code(), Code::FailedPrecondition);
-    node.node
-        .node_unpublish_volume(support::unpublish("pvc-1", &target))
-        .await
-        .unwrap();
-    node.node
-        .node_unstage_volume(support::unstage("pvc-1", &staging))
-        .await
-        .unwrap();
-    controller
-        .controller
-        .delete_volume(delete("pvc-1"))
-        .await
-        .unwrap();
+    node.unpublish("pvc-1", &target).await.unwrap();
+    node.unstage("pvc-1", &staging).await.unwrap();
+    controller.delete("pvc-1").await.unwrap();
     controller.stop().await;
     node.stop().await;
     assert_eq!(scratch.in_use(), (vec![], vec![]));
@@ -292,20 +222,13 @@ async fn controller_and_node_may_be_two_processes() {
 async fn a_name_that_is_taken_otherwise_is_a_conflict() {
     let scratch = Scratch::new();
     let mut driver = Driver::start(&scratch, BackendKind::Dir).await;
-    driver
-        .controller
-        .create_volume(DIR.create("pvc-1"))
-        .await
-        .unwrap();
+    driver.create(DIR.create("pvc-1")).await.unwrap();
     let larger = csi::CreateVolumeRequest {
-        capacity_range: Some(csi::CapacityRange {
-            required_bytes: 2 * DIR.bytes,
-            limit_bytes: 0,
-        }),
+        capacity_range: Some(range(2 * DIR.bytes)),
         ..DIR.create("pvc-1")
     };
     assert_eq!(
-        driver.controller.create_volume(larger).await.unwrap_err().code(),
+        driver.create(larger).await.unwrap_err().code(),
         Code::AlreadyExists
     );
     driver.stop().await;

@@ -1,0 +1,7 @@
+//! The driver on the real kernel, over its real socket.
+
+#![cfg(test)]
+
+mod pool;
+mod support;
+mod volumes;
