@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use moorline_container_runtime::{ContainerRuntime, ImageService};
-use moorline_runtime::{Informers, Recorder};
+use moorline_runtime::{Informers, Queue, Recorder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -124,7 +124,13 @@ pub async fn run(
     })?;
     let tls =
         server::tls::acceptor(&config.serving).map_err(|error| Error::Certificate(error.to_string()))?;
-    let parts = Parts::new(config.clone(), informers, runtime, images, layout, listen, &stop).await?;
+    let given = Given {
+        config: config.clone(),
+        informers,
+        runtime,
+        images,
+    };
+    let parts = Parts::new(given, listen, &stop).await?;
     let tasks = TaskTracker::new();
     let client = parts.objects.client().clone();
     let node = parts.reporter.register(&client).await;
@@ -196,6 +202,14 @@ async fn make_directories(config: &Config, layout: &Layout) -> Result<(), Error>
         .map_err(Error::from)
 }
 
+/// What the kubelet is given.
+struct Given {
+    config: Arc<Config>,
+    informers: Informers,
+    runtime: Arc<dyn ContainerRuntime>,
+    images: Arc<dyn ImageService>,
+}
+
 /// The parts of a kubelet, connected but not running.
 struct Parts {
     objects: Objects,
@@ -209,22 +223,17 @@ struct Parts {
 }
 
 impl Parts {
-    async fn new(
-        config: Arc<Config>,
-        informers: Informers,
-        runtime: Arc<dyn ContainerRuntime>,
-        images: Arc<dyn ImageService>,
-        layout: Layout,
-        listen: SocketAddr,
-        stop: &CancellationToken,
-    ) -> Result<Self, Error> {
+    async fn new(given: Given, listen: SocketAddr, stop: &CancellationToken) -> Result<Self, Error> {
+        let Given {
+            config,
+            informers,
+            runtime,
+            images,
+        } = given;
+        let layout = Layout::new(config.root_dir.clone(), config.log_dir.clone());
         let objects = Objects::new(informers, &config.node_name);
-        let recorder = Recorder::new(
-            objects.client().clone(),
-            "kubelet",
-            &config.node_name,
-            stop.clone(),
-        );
+        let client = objects.client().clone();
+        let recorder = Recorder::new(client.clone(), "kubelet", &config.node_name, stop.clone());
         let machine = Machine::read(&config.root_dir);
         let reporter = Arc::new(NodeReporter {
             config: config.clone(),
@@ -232,33 +241,10 @@ impl Parts {
             listen,
         });
         let drivers = Arc::new(Drivers::default());
-        let tokens = Tokens::default();
-        let csi = CsiVolumes {
-            objects: objects.clone(),
-            layout: layout.clone(),
-            drivers: drivers.clone(),
-            tokens: tokens.clone(),
-            node_name: config.node_name.clone(),
-        };
-        let local = LocalVolumes {
-            objects: objects.clone(),
-            layout: layout.clone(),
-            tokens,
-            node_ip: config.node_ip,
-            allocatable: object::resources(&config, &reporter.machine),
-        };
         let queue = pods::queue();
-        let wake = queue.clone();
-        let wake_pod = Arc::new(move |uid: &str| wake.add_unless_failing(uid.to_owned()));
-        let volumes = Arc::new(VolumeManager::new(
-            csi,
-            local,
-            recorder.clone(),
-            &config.timings,
-            wake_pod,
-        ));
-        let scan_layout = layout.clone();
-        volumes.adopt(blocking(move || reconstruct::scan(&scan_layout)).await?);
+        let volumes = volumes(&reporter, &objects, &layout, &drivers, &recorder, queue.clone());
+        let scanned = layout.clone();
+        volumes.adopt(blocking(move || reconstruct::scan(&scanned)).await?);
         let pods = PodManager::new(pods::Parts {
             config: config.clone(),
             objects: objects.clone(),
@@ -272,7 +258,7 @@ impl Parts {
         });
         wiring::connect(&objects, &drivers, &volumes, &pods);
         let registrar = Arc::new(Registrar {
-            client: ApiOf(objects.client().clone()),
+            client: ApiOf(client),
             node_name: config.node_name.clone(),
             drivers,
             csi_call_timeout: config.timings.csi_call_timeout,
@@ -289,4 +275,38 @@ impl Parts {
             recorder,
         })
     }
+}
+
+fn volumes(
+    reporter: &NodeReporter,
+    objects: &Objects,
+    layout: &Layout,
+    drivers: &Arc<Drivers>,
+    recorder: &Recorder,
+    pods: Queue<String>,
+) -> Arc<VolumeManager> {
+    let config = &reporter.config;
+    let tokens = Tokens::default();
+    let csi = CsiVolumes {
+        objects: objects.clone(),
+        layout: layout.clone(),
+        drivers: drivers.clone(),
+        tokens: tokens.clone(),
+        node_name: config.node_name.clone(),
+    };
+    let local = LocalVolumes {
+        objects: objects.clone(),
+        layout: layout.clone(),
+        tokens,
+        node_ip: config.node_ip,
+        allocatable: object::resources(config, &reporter.machine),
+    };
+    let wake_pod = Arc::new(move |uid: &str| pods.add_unless_failing(uid.to_owned()));
+    Arc::new(VolumeManager::new(
+        csi,
+        local,
+        recorder.clone(),
+        &config.timings,
+        wake_pod,
+    ))
 }

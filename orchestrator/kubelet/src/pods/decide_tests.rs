@@ -94,6 +94,7 @@ fn one_main(policy: &str) -> Pod {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn living_pod_gets_sandbox_then_containers() {
     let always = || one_main("Always");
     let bad_sandbox = Problem {
@@ -208,6 +209,7 @@ fn living_pod_gets_sandbox_then_containers() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn ended_containers_follow_policy_and_backoff() {
     let backoff = |delay: u64, since: i64| Memory {
         backoff: BTreeMap::from([(
@@ -450,6 +452,7 @@ fn failed_probe_stops_the_container_once() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn deleted_pod_is_taken_apart_in_order() {
     let end = Fate::End {
         kill_at: at(110),

@@ -194,7 +194,8 @@ mod tests {
             json!({"name": "c", "env": [{"name": "X",
             "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}]})
         };
-        let cases: Vec<(&str, Value, Result<Vec<(&str, &str)>, &str>)> = vec![
+        type Case<'a> = (&'a str, Value, Result<Vec<(&'a str, &'a str)>, &'a str>);
+        let cases: Vec<Case<'_>> = vec![
             ("none", json!({"name": "c"}), Ok(vec![])),
             (
                 "values refer to earlier ones",

@@ -28,6 +28,7 @@ fn status_of(pod: &Pod, containers: &[ContainerStatus], memory: &Memory, has_end
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn phase_follows_the_containers() {
     let none = Memory::default();
     let one = |policy: &str| pod(policy, &[], &["a"]);
@@ -168,6 +169,7 @@ fn shown(pod: &Pod, containers: &[ContainerStatus], memory: &Memory) -> (bool, b
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn container_states_are_those_users_know() {
     let plain = || pod("Always", &[], &["a"]);
     let with_init = || pod("Always", &["i"], &["a"]);

@@ -198,6 +198,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn requests_choose_lines() {
         let plain = Options::default;
         let cases = [

@@ -48,6 +48,7 @@ fn seen(device: Mounted, mounts: Vec<MountSeen>) -> Seen {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn each_state_has_one_next_step() {
     use Action::{Expand, Publish, Stage, Unpublish, Unstage};
     use Mounted::{No, Uncertain, Yes};

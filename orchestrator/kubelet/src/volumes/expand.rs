@@ -194,6 +194,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn node_part_of_an_expansion() {
         let mark = |size: &str| Next::MarkThenExpand { size: size.into() };
         let (rwo, rwx) = ("ReadWriteOnce", "ReadWriteMany");

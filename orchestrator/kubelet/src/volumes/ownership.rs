@@ -178,6 +178,7 @@ mod tests {
     use crate::testing::is_root;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn policy_decides_who_changes_ownership() {
         let rwo = ["ReadWriteOnce".to_owned()];
         let rwx = ["ReadWriteMany".to_owned()];

@@ -113,6 +113,10 @@ impl LocalSpec {
 
 /// What a volume of a pod is, once claims are resolved.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few per pod, and CSI is the usual case"
+)]
 pub(crate) enum Spec {
     Csi(CsiSpec),
     Local(LocalSpec),

@@ -113,7 +113,6 @@ async fn request(client: &Client, pod: &Pod, wish: &Wish, now: Timestamp) -> Res
                 uid: Some(wish.pod_uid.clone()),
             }),
             expiration_seconds: wish.expiration_seconds,
-            ..Default::default()
         }),
         ..Default::default()
     };
