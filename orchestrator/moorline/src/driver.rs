@@ -1,0 +1,128 @@
+//! The reference driver: alone with `moorline driver`, or as the cluster's own with its sidecars.
+
+use std::{future::Future, path::PathBuf, pin::Pin, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use moorline_driver_local as local;
+use moorline_driver_sdk::{Endpoint, null};
+use moorline_proto::csi::{ListVolumesRequest, controller_client::ControllerClient};
+use moorline_runtime::Informers;
+use moorline_sidecars::{
+    SidecarError, all,
+    registrar::{self, RegistrarConfig},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{args::DriverBackend, cluster::ClusterConfig, signals::Signals, state_dir::StateDir};
+
+/// The reference driver's name.
+pub(crate) const NAME: &str = local::DRIVER_NAME;
+
+/// How long the driver alone may take to drain.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Upstream's default for calls to the driver.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Part = Pin<Box<dyn Future<Output = Result<(), anyhow::Error>> + Send>>;
+
+/// `moorline driver`: the driver in the foreground until a signal ends it.
+pub(crate) async fn run(args: local::Args) -> anyhow::Result<ExitCode> {
+    let config = local::Config::try_from(args).context("use the driver's flags")?;
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let mut serving = Box::pin(local::run(config, stop.clone()));
+    tokio::select! {
+        ended = &mut serving => return ended.context("run the driver").map(|()| ExitCode::SUCCESS),
+        (signal, _) = signals.next() => tracing::info!(signal, "Draining; a second signal ends at once"),
+    }
+    stop.cancel();
+    tokio::select! {
+        ended = tokio::time::timeout(DRAIN, serving) => {
+            ended.context("calls were left running")?.context("drain the driver")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (_, number) = signals.next() => Ok(ExitCode::from(128 + number)),
+    }
+}
+
+/// The socket of the cluster's own driver.
+pub(crate) fn socket(state: &StateDir) -> PathBuf {
+    state.plugin(NAME).join("csi.sock")
+}
+
+/// Starts the cluster's own driver and its registrar.
+pub(crate) fn start(
+    config: &ClusterConfig,
+    backend: DriverBackend,
+    start: impl Fn(&'static str, Part),
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let state = &config.state;
+    for dir in [state.plugin(NAME), state.kubelet().join("plugins_registry")] {
+        std::fs::create_dir_all(&dir).with_context(|| format!("make directory {}", dir.display()))?;
+    }
+    let socket = socket(state);
+    let endpoint = Endpoint::Unix(socket.clone());
+    let driver_stop = stop.clone();
+    let driver: Part = match backend {
+        DriverBackend::Null => {
+            Box::pin(async move { Ok(null::run(endpoint, NAME.to_owned(), driver_stop).await?) })
+        }
+        DriverBackend::Dir | DriverBackend::Loop => {
+            let kind = if backend == DriverBackend::Dir {
+                local::BackendKind::Dir
+            } else {
+                local::BackendKind::Loop
+            };
+            let mut driver = local::Config::new(endpoint, config.node_name.clone(), state.pool(), kind);
+            driver.target_root = state.kubelet();
+            Box::pin(async move { Ok(local::run(driver, driver_stop).await?) })
+        }
+    };
+    start("the driver", driver);
+    let address = socket.display().to_string();
+    let registrar = RegistrarConfig {
+        csi_address: address.clone(),
+        plugin_registration_dir: state.kubelet().join("plugins_registry"),
+        kubelet_registration_path: address,
+        timeout: CALL_TIMEOUT,
+    };
+    let stop = stop.clone();
+    start(
+        "the registrar",
+        Box::pin(async move { Ok(registrar::run(registrar, stop).await?) }),
+    );
+    Ok(())
+}
+
+/// The sidecars of the cluster's own driver, in this process.
+pub(crate) async fn sidecars(
+    config: ClusterConfig,
+    informers: Informers,
+    stop: CancellationToken,
+) -> Result<(), SidecarError> {
+    let address = socket(&config.state).display().to_string();
+    all::run(all::AllConfig::new(address), informers, stop).await
+}
+
+/// Asks the cluster's own driver for its volumes.
+pub(crate) async fn list_volumes(state: &StateDir) -> anyhow::Result<Vec<String>> {
+    let address = format!("unix://{}", socket(state).display());
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(address.clone()).context("name the driver's socket")?;
+    let channel = endpoint
+        .connect()
+        .await
+        .with_context(|| format!("connect to the driver at {address}"))?;
+    let answer = ControllerClient::new(channel)
+        .list_volumes(ListVolumesRequest::default())
+        .await
+        .context("ListVolumes")?
+        .into_inner();
+    Ok(answer
+        .entries
+        .into_iter()
+        .filter_map(|entry| entry.volume)
+        .map(|volume| volume.volume_id)
+        .collect())
+}
