@@ -7,6 +7,9 @@ const NANO: i128 = 1_000_000_000;
 /// The largest amount; larger ones become this one.
 const MAX_NANOS: i128 = (i64::MAX as i128) * NANO;
 
+/// Numbers this large take no further digits; one order above the largest amount in nanos.
+const DIGITS_MAX: i128 = 10i128.pow(29);
+
 /// Why a text is no amount; the words are upstream's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum QuantityError {
@@ -216,8 +219,8 @@ fn nanos(whole: &str, fraction: &str, scale: Scale) -> i128 {
         .map(|d| (false, d))
         .chain(fraction.bytes().map(|d| (true, d)))
     {
-        // 20 digits in i128 leave room for the largest suffix in nanos (1.2e27 is multiplied stepwise below).
-        if digits >= 1_000_000_000_000_000_000_000 {
+        // More digits than the largest amount has in nanos can only round up.
+        if digits >= DIGITS_MAX {
             sticky |= digit != b'0';
             places -= i32::from(!in_fraction);
             continue;

@@ -16,6 +16,7 @@ fn pod(base: &Value, patch: &Value) -> Result<Value, PatchError> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn strategic_patches_give_what_upstream_gives() {
     let cases = [
         (

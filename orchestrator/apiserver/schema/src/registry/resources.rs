@@ -265,11 +265,6 @@ struct RawSubresource {
 }
 
 /// Reads the embedded facts. They are part of the program and every test reads them.
-#[expect(
-    clippy::expect_used,
-    clippy::allow_attributes_without_reason,
-    reason = "embedded facts, read by every test"
-)]
 pub(super) fn load(types: &HashMap<&'static str, TypeId>) -> Vec<GroupFacts> {
     let raw: RawFacts = serde_json::from_str(RESOURCES).expect("embedded facts are well-formed");
     let mut groups: Vec<GroupFacts> = raw

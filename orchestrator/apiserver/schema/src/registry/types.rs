@@ -220,11 +220,6 @@ struct RawItem {
 
 /// Decodes a record. The facts are part of the program and a test decodes all of them, so a record that can't be read
 /// is a fault of the build.
-#[expect(
-    clippy::expect_used,
-    clippy::allow_attributes_without_reason,
-    reason = "embedded facts, all decoded by a test"
-)]
 pub(super) fn decode(registry: &Registry, id: TypeId, place: &Place) -> Type {
     let raw: RawType = serde_json::from_str(place.record).expect("embedded facts are well-formed");
     let mut json: Vec<JsonField> = Vec::with_capacity(raw.fields.len());

@@ -48,6 +48,7 @@ fn init_pod(state: Value) -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn pods_tell_their_state_in_a_word() {
     let waiting = |reason: &str| json!({"phase": "Pending", "containerStatuses": [{"name": "c", "state": {"waiting": {"reason": reason}}}]});
     let ended = |ended: Value| json!({"phase": "Failed", "containerStatuses": [{"name": "c", "restartCount": 3, "state": {"terminated": ended}}]});

@@ -57,21 +57,20 @@ pub(super) fn secret(secret: &Value, faults: &mut Faults) {
         serde_json::from_slice::<Value>(&bytes).is_ok()
     };
     match text(secret, &["type"]) {
-        "kubernetes.io/service-account-token" => {
+        "kubernetes.io/service-account-token"
             if text(
                 secret,
                 &["metadata", "annotations", "kubernetes.io/service-account.name"],
             )
-            .is_empty()
-            {
-                let place = Place::top("metadata");
-                faults.required(
-                    &place
-                        .field("annotations")
-                        .key("kubernetes.io/service-account.name"),
-                    "",
-                );
-            }
+            .is_empty() =>
+        {
+            let place = Place::top("metadata");
+            faults.required(
+                &place
+                    .field("annotations")
+                    .key("kubernetes.io/service-account.name"),
+                "",
+            );
         }
         kind @ ("kubernetes.io/dockerconfigjson" | "kubernetes.io/dockercfg") => {
             let key = if kind.ends_with("json") {

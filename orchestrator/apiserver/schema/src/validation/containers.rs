@@ -205,10 +205,8 @@ fn value_source(place: &Place<'_>, variable: &Value, source: &Value, faults: &mu
         let one = at(source, &[name]).unwrap_or(&Value::Null);
         match name {
             "fieldRef" => field_reference(&here, one, &ENV_FIELDS, faults),
-            "resourceFieldRef" => {
-                if text(one, &["resource"]).is_empty() {
-                    faults.required(&here.field("resource"), "");
-                }
+            "resourceFieldRef" if text(one, &["resource"]).is_empty() => {
+                faults.required(&here.field("resource"), "");
             }
             "configMapKeyRef" | "secretKeyRef" => {
                 if text(one, &["name"]).is_empty() {

@@ -117,10 +117,8 @@ pub(super) fn shared(place: &Place<'_>, name: &str, source: &Value, faults: &mut
         "awsElasticBlockStore" | "cinder" => required(&["volumeID"]),
         "glusterfs" => required(&["endpoints", "path"]),
         "rbd" => required(&["image"]),
-        "cephfs" => {
-            if crate::object::list(source, &["monitors"]).is_empty() {
-                faults.required(&place.field("monitors"), "");
-            }
+        "cephfs" if crate::object::list(source, &["monitors"]).is_empty() => {
+            faults.required(&place.field("monitors"), "");
         }
         "flexVolume" => required(&["driver"]),
         "azureFile" => required(&["secretName", "shareName"]),

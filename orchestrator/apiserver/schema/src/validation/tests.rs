@@ -225,6 +225,7 @@ fn what_is_immutable_stays() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn configuration_and_identities_are_checked() {
     let secret = json!({"metadata": {"name": "s", "namespace": "default"}, "type": "kubernetes.io/tls", "data": {"tls.crt": "AA==", "tls.key": "AA=="}});
     creates(
@@ -363,6 +364,7 @@ fn events_belong_to_their_objects_namespace() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn services_and_endpoints_are_checked_as_data() {
     let service = json!({"metadata": {"name": "s", "namespace": "default"}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}});
     creates(

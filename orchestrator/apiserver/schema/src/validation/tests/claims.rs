@@ -27,6 +27,7 @@ fn bound() -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn a_new_claim_is_checked() {
     let snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
     creates(
@@ -121,6 +122,7 @@ fn a_new_claim_is_checked() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn an_unbound_claim_hardly_changes() {
     updates(
         gvk(),

@@ -10,6 +10,7 @@ fn gvk(kind: &'static str) -> Gvk<'static> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn storage_classes() {
     let sound = json!({"metadata": {"name": "fast"}, "provisioner": "d.example.com", "parameters": {"a": "b"},
         "allowedTopologies": [{"matchLabelExpressions": [{"key": "zone", "values": ["a", "b"]}]}]});
@@ -103,6 +104,7 @@ fn storage_classes() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn drivers() {
     let sound = json!({"metadata": {"name": "d.example.com"}, "spec": {"tokenRequests": [{"audience": "a", "expirationSeconds": 600}]}});
     creates(
