@@ -62,14 +62,6 @@ pub enum RuntimeError {
         /// What the OCI library or the kernel said.
         why: String,
     },
-    /// The container's process could not be made.
-    #[error("create container {id}: {why}")]
-    CreateFailed {
-        /// The container.
-        id: ContainerId,
-        /// What the OCI library or the kernel said.
-        why: String,
-    },
     /// A command in a container took too long and was killed.
     #[error("command timed out after {} ms", timeout.as_millis())]
     ExecTimeout {
@@ -130,7 +122,6 @@ impl RuntimeError {
             | Self::ContainerNotFound(_)
             | Self::ContainerNotRunning(_)
             | Self::StartFailed { .. }
-            | Self::CreateFailed { .. }
             | Self::ExecFailed { .. } => ErrorClass::Final,
             Self::SandboxNotReady(_)
             | Self::ExecTimeout { .. }

@@ -5,7 +5,6 @@
 //! images/                                see `image::store`
 //! sandboxes/<id>/record.json             written last: a sandbox directory without it is half made
 //!                shim.json               which process the shim is
-//!                stopped.json            the sandbox was stopped on purpose
 //!                ctl, shim.log           the shim's control socket, its complaints
 //!                hosts, hostname, resolv.conf
 //! sandboxes/<id>/containers/<id>/record.json    as configured
@@ -77,10 +76,6 @@ impl SandboxDir {
 
     pub(crate) fn shim(&self) -> PathBuf {
         self.path.join("shim.json")
-    }
-
-    pub(crate) fn stopped(&self) -> PathBuf {
-        self.path.join("stopped.json")
     }
 
     pub(crate) fn shim_log(&self) -> PathBuf {

@@ -216,15 +216,16 @@ async fn memory_limit_kills_and_says_so() {
     if !can_run("memory_limit_kills_and_says_so") {
         return;
     }
-    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
-        && !std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
-            .unwrap_or_default()
-            .contains("memory")
-    {
-        return eprintln!("skipped: memory_limit_kills_and_says_so: no memory controller");
+    if !support::has_memory_controller() {
+        return eprintln!("skipped: memory_limit_kills_and_says_so: no writable memory controller");
     }
     let bed = Bed::new().await;
-    let mut config = bed.script("main", "exec tail /dev/zero").await;
+    let mut config = bed
+        .script(
+            "main",
+            "mkfifo /f; head -c 400000000 /dev/zero > /f & exec tail /f",
+        )
+        .await;
     config.resources.memory_limit_bytes = Some(64 << 20);
     let (status, _) = bed.run_to_end("hungry", config).await;
     assert_eq!(
@@ -233,6 +234,27 @@ async fn memory_limit_kills_and_says_so() {
         "{status:?}"
     );
     assert_eq!((status.exit_code, status.signal), (Some(137), Some(9)));
+    bed.assert_clean_end().await;
+}
+
+#[tokio::test]
+async fn container_sees_its_own_limits() {
+    if !can_run("container_sees_its_own_limits") {
+        return;
+    }
+    if !support::has_memory_controller() {
+        return eprintln!("skipped: container_sees_its_own_limits: no writable memory controller");
+    }
+    let bed = Bed::new().await;
+    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; \
+        P=/sys/fs/cgroup/memory; test -d $P || P=/sys/fs/cgroup; echo $$ > $P/cgroup.procs || echo kept; \
+        cut -d: -f3 /proc/self/cgroup | sort -u";
+    let mut config = bed.script("main", script).await;
+    config.resources.memory_limit_bytes = Some(128 << 20);
+    let (_, log) = bed.run_to_end("limits", config).await;
+    let log: Vec<&str> = log.lines().filter(|line| !line.starts_with("/bin/sh")).collect();
+    assert_eq!(log[..2], ["134217728", "kept"], "{log:?}");
+    assert!(log.contains(&"/"), "its cgroup is its root: {log:?}");
     bed.assert_clean_end().await;
 }
 

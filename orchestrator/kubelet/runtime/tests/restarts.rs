@@ -223,6 +223,11 @@ async fn shim_keeps_nothing_of_its_starter() {
         !log.contains("CARGO"),
         "the environment is the container's own: {log}"
     );
+    let executable = rustix::fs::statvfs(format!("/proc/{shim}/exe")).unwrap();
+    assert!(
+        executable.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+        "containers can't write to the executable through a process of it"
+    );
     let threads = fs::read_dir(format!("/proc/{shim}/task")).unwrap().count();
     let status = fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
     let memory = status

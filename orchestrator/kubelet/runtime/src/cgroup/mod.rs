@@ -156,6 +156,22 @@ impl CgroupPath {
         }
     }
 
+    /// Where a container finds its own cgroup, by hierarchy: the place below `/sys/fs/cgroup` (empty in version 2)
+    /// and the directory.
+    pub(crate) fn places(&self) -> Vec<(String, PathBuf)> {
+        let v1 = self
+            .v1
+            .iter()
+            .map(|(controllers, dir)| (controllers.join(","), dir.clone()));
+        v1.chain(self.v2.iter().map(|dir| (String::new(), dir.clone())))
+            .collect()
+    }
+
+    /// The places alone.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.places().into_iter().map(|(name, _)| name).collect()
+    }
+
     fn dirs(&self) -> impl Iterator<Item = &PathBuf> {
         self.v1.iter().map(|(_, dir)| dir).chain(&self.v2)
     }

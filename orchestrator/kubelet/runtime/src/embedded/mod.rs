@@ -119,6 +119,8 @@ impl EmbeddedRuntime {
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        // Empty when no pod has one below it.
+        self.inner.hierarchies.prune(&self.inner.config.cgroup_root);
     }
 }
 

@@ -141,8 +141,16 @@ fn start_container(container: &Path, warnings: &mut Vec<String>) -> Result<Proce
     let site = Site::load(container)?;
     join_cgroup(&site, warnings)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
-    let binds = spec::binds::plan(&site.sandbox_dir, &site.sandbox, &site.dir, &site.record.config);
-    // Copies are taken before anything is cut off, so that shared ones stay in the group of the machine's.
+    let cgroup = site.sandbox.cgroup.child(&site.record.id.0);
+    let mut binds = spec::binds::plan(
+        &site.sandbox_dir,
+        &site.sandbox,
+        &site.dir,
+        &site.record.config,
+        &cgroup.places(),
+    );
+    prepare::look_at_sources(&mut binds)?;
+    // Before anything is cut off or hidden, so that shared ones stay in the group of the machine's.
     let copies = prepare::copy_mounts(&binds)?;
     set_propagation("/", Propagation::Slave, true)?;
     hide_cgroups()?;

@@ -17,6 +17,7 @@ mod log;
 mod prepare;
 pub(crate) mod protocol;
 mod pump;
+mod seal;
 mod server;
 
 use std::ffi::OsString;
@@ -62,6 +63,15 @@ fn part(role: &OsString, path: &Path) -> io::Result<u8> {
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     match role.to_str() {
         Some("serve") => {
+            let error = seal::execute_again("serve-sealed", path);
+            writeln!(
+                io::stderr(),
+                "{SHIM_NAME}: runs from a writable executable: {error}"
+            )
+            .ok(); // as above
+            part(&OsString::from("serve-sealed"), path)
+        }
+        Some("serve-sealed") => {
             // Not the runtime's session: its terminal and its signals are not ours.
             setsid()?;
             set_child_subreaper(rustix::process::Pid::from_raw(1))?;

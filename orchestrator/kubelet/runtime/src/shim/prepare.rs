@@ -22,27 +22,24 @@ use crate::spec::{self, DeviceNode, Facts};
 
 type Failure = Box<dyn Error>;
 
-/// Copies of the mounts that shall stay shared with the machine, taken while they still are.
-pub(crate) fn copy_mounts(binds: &[Bind]) -> Result<Vec<Option<DetachedMount>>, Failure> {
+/// Copies of all mounts that the container shall see, taken while they still are what the machine has.
+pub(crate) fn copy_mounts(binds: &[Bind]) -> Result<Vec<DetachedMount>, Failure> {
     let options = || BindOptions {
         recursive: true,
         ..BindOptions::default()
     };
     binds
         .iter()
-        .map(|bind| match bind.propagation {
-            MountPropagation::Bidirectional => Ok(Some(clone_tree(&bind.source, options())?)),
-            MountPropagation::None | MountPropagation::HostToContainer => Ok(None),
-        })
+        .map(|bind| Ok(clone_tree(&bind.source, options())?))
         .collect()
 }
 
-/// Puts a copy of every source with the wanted propagation into a directory of this namespace and makes the binds
-/// refer to it: the OCI library copies mounts with the propagation they have and knows no option to change it.
+/// Puts the copies with the wanted propagation into a directory of this namespace and makes the binds refer to it:
+/// the OCI library copies mounts with the propagation they have and knows no option to change it.
 pub(crate) fn stage(
     dir: &ContainerDir,
     binds: Vec<Bind>,
-    copies: Vec<Option<DetachedMount>>,
+    copies: Vec<DetachedMount>,
 ) -> Result<Vec<Bind>, Failure> {
     let staging = dir.staging();
     fs::create_dir_all(&staging)?;
@@ -55,28 +52,16 @@ pub(crate) fn stage(
     let mut staged = Vec::with_capacity(binds.len());
     for (number, (bind, copy)) in binds.into_iter().zip(copies).enumerate() {
         let target = staging.join(number.to_string());
-        if fs::metadata(&bind.source)
-            .map_err(|error| format!("{}: {error}", bind.source.display()))?
-            .is_dir()
-        {
+        if bind.is_dir {
             fs::create_dir(&target)?;
         } else {
             fs::write(&target, b"")?;
         }
-        let options = BindOptions {
-            recursive: true,
-            ..BindOptions::default()
-        };
-        match copy {
-            Some(shared) => shared.attach(&target)?,
-            None => {
-                clone_tree(&bind.source, options)?.attach(&target)?;
-                let propagation = match bind.propagation {
-                    MountPropagation::HostToContainer | MountPropagation::Bidirectional => Propagation::Slave,
-                    MountPropagation::None => Propagation::Private,
-                };
-                set_propagation(&target, propagation, true)?;
-            }
+        copy.attach(&target)?;
+        match bind.propagation {
+            MountPropagation::None => set_propagation(&target, Propagation::Private, true)?,
+            MountPropagation::HostToContainer => set_propagation(&target, Propagation::Slave, true)?,
+            MountPropagation::Bidirectional => {}
         }
         staged.push(Bind {
             source: target,
@@ -84,6 +69,16 @@ pub(crate) fn stage(
         });
     }
     Ok(staged)
+}
+
+/// Finds out which sources are directories, while all of them can be seen.
+pub(crate) fn look_at_sources(binds: &mut [Bind]) -> Result<(), Failure> {
+    for bind in binds {
+        let metadata =
+            fs::metadata(&bind.source).map_err(|error| format!("{}: {error}", bind.source.display()))?;
+        bind.is_dir = metadata.is_dir();
+    }
+    Ok(())
 }
 
 /// Looks everything up that the configuration needs and builds it.
@@ -128,6 +123,7 @@ pub(crate) fn specification(
             &available,
             sandbox.cgroup.has_device_filter(),
         )?,
+        cgroup_hierarchies: sandbox.cgroup.child(&record.id.0).names(),
         binds,
         devices: device_nodes(config)?,
         scratch_dirs,

@@ -13,6 +13,8 @@ pub(crate) struct Bind {
     pub(crate) read_only: bool,
     pub(crate) recursive_read_only: bool,
     pub(crate) propagation: MountPropagation,
+    /// Found out late, when the source is looked at.
+    pub(crate) is_dir: bool,
 }
 
 impl Bind {
@@ -23,6 +25,7 @@ impl Bind {
             read_only: false,
             recursive_read_only: false,
             propagation: MountPropagation::None,
+            is_dir: false,
         }
     }
 }
@@ -34,6 +37,7 @@ pub(crate) fn plan(
     sandbox: &SandboxRecord,
     container_dir: &ContainerDir,
     config: &ContainerConfig,
+    cgroups: &[(String, PathBuf)],
 ) -> Vec<Bind> {
     let mut binds: Vec<Bind> = ["hosts", "hostname", "resolv.conf"]
         .into_iter()
@@ -48,6 +52,14 @@ pub(crate) fn plan(
             &config.termination_message_path,
         ));
     }
+    for (name, dir) in cgroups {
+        let place = Path::new("/sys/fs/cgroup").join(name);
+        let read_only = !config.security.privileged;
+        binds.push(Bind {
+            read_only,
+            ..Bind::own(dir.clone(), &place)
+        });
+    }
     for mount in &config.mounts {
         binds.retain(|own| own.destination != mount.container_path);
         binds.push(Bind {
@@ -56,6 +68,7 @@ pub(crate) fn plan(
             read_only: mount.read_only,
             recursive_read_only: mount.recursive_read_only,
             propagation: mount.propagation,
+            is_dir: false,
         });
     }
     for device in &config.devices {
@@ -106,8 +119,9 @@ mod tests {
             ..ContainerConfig::default()
         };
         let sandbox_dir = SandboxDir { path: "/s".into() };
+        let cgroups = [("memory".to_owned(), PathBuf::from("/c/pod/x"))];
         let container_dir = ContainerDir { path: "/c".into() };
-        let seen: Vec<(String, String)> = plan(&sandbox_dir, &sandbox, &container_dir, &config)
+        let seen: Vec<(String, String)> = plan(&sandbox_dir, &sandbox, &container_dir, &config, &cgroups)
             .into_iter()
             .map(|bind| {
                 (
@@ -125,6 +139,7 @@ mod tests {
             ("/c/termination-log", "/dev/termination-log"),
             ("/k/hosts", "/etc/hosts"),
             ("/v/deep", "/data/a/b"),
+            ("/c/pod/x", "/sys/fs/cgroup/memory"),
         ];
         assert_eq!(
             seen,

@@ -30,6 +30,8 @@ pub(crate) struct Facts<'a> {
     /// Sources are copies made for this container, with their propagation already set.
     pub(crate) binds: Vec<Bind>,
     pub(crate) devices: Vec<DeviceNode>,
+    /// Places below `/sys/fs/cgroup` that the binds fill; one empty name is version 2, which fills it itself.
+    pub(crate) cgroup_hierarchies: Vec<String>,
     /// Kernel file systems and directories kept in memory that the image needs beyond the usual.
     pub(crate) scratch_dirs: Vec<PathBuf>,
     /// Paths of the machine that must not be seen.
@@ -226,6 +228,10 @@ fn mounts(facts: &Facts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         file_system("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
         file_system("/sys", "sysfs", "sysfs", sysfs)?,
     ];
+    if facts.cgroup_hierarchies.iter().any(|name| !name.is_empty()) {
+        let options = ["nosuid", "noexec", "nodev", "mode=755", "size=64k"];
+        all.push(file_system("/sys/fs/cgroup", "tmpfs", "tmpfs", &options)?);
+    }
     if !facts
         .binds
         .iter()

@@ -19,6 +19,7 @@ fn facts(config: &ContainerConfig) -> Facts<'_> {
         capabilities: ["CHOWN".to_owned()].into(),
         binds: vec![],
         devices: vec![],
+        cgroup_hierarchies: vec![],
         scratch_dirs: vec![],
         hidden: vec![],
         host_pid: false,
@@ -37,6 +38,7 @@ fn bind(destination: &str, propagation: MountPropagation) -> Bind {
         read_only: false,
         recursive_read_only: false,
         propagation,
+        is_dir: true,
     }
 }
 

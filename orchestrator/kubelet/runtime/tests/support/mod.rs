@@ -29,6 +29,15 @@ pub(crate) fn can_run(test: &str) -> bool {
     can
 }
 
+/// Memory limits can be set.
+pub(crate) fn has_memory_controller() -> bool {
+    let probe = Path::new("/sys/fs/cgroup/memory/moorline-test-probe");
+    let writable = fs::create_dir(probe).is_ok();
+    fs::remove_dir(probe).ok(); // it is there only if it was made
+    let unified = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    writable || unified.contains("memory")
+}
+
 /// A state directory with its runtime.
 pub(crate) struct Bed {
     pub(crate) runtime: EmbeddedRuntime,
