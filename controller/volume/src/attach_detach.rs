@@ -8,6 +8,7 @@
 pub mod attachment;
 pub mod demand;
 pub mod node_report;
+mod observation;
 mod shell;
 mod watch;
 
@@ -113,3 +114,6 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
     tokio::join!(pv_workers, node_workers);
     controller.recorder.flush().await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,6 +212,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::testing::api::TestApi;
+    use crate::testing::running::Running;
 
     fn pod(is_deleting: bool) -> Pod {
         let template = json!({
@@ -270,5 +272,29 @@ mod tests {
             });
             assert_eq!(found, expected, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn claim_is_made_again_after_deletion_and_never_taken_over() {
+        let api = TestApi::new();
+        let mut second = serde_json::to_value(pod(false)).unwrap();
+        second["metadata"]["name"] = json!("db");
+        second["metadata"]["uid"] = json!("q");
+        api.put(
+            "persistentvolumeclaims",
+            json!({"metadata": {"namespace": "ns", "name": "db-scratch"}}),
+        );
+        api.put("pods", serde_json::to_value(pod(false)).unwrap());
+        api.put("pods", second);
+        let running = Running::start(&api, |informers, stop| run(Config::default(), informers, stop));
+        let is_there = |api: &TestApi| api.get("persistentvolumeclaims", "ns/web-scratch").is_some();
+        api.wait_until("made", is_there).await;
+        api.wait_until("clash told", |api| api.event_reasons() == ["FailedBinding"])
+            .await;
+        api.delete("persistentvolumeclaims", "ns/web-scratch");
+        api.wait_until("made again", is_there).await;
+        let api = running.stop().await;
+        let foreign = api.get("persistentvolumeclaims", "ns/db-scratch").unwrap();
+        assert!(foreign["metadata"]["ownerReferences"].is_null());
     }
 }

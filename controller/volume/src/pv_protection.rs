@@ -111,6 +111,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::testing::api::TestApi;
+    use crate::testing::running::Running;
 
     #[test]
     fn decisions() {
@@ -152,5 +154,30 @@ mod tests {
                 serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).unwrap();
             assert_eq!(decide(&pv), expected, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn pv_goes_when_it_is_no_longer_bound() {
+        let api = TestApi::new();
+        let finalizers = json!([keys::PV_PROTECTION]);
+        api.put("persistentvolumes", json!({"metadata": {"name": "bare"}}));
+        let bound =
+            json!({"metadata": {"name": "pv1", "finalizers": finalizers}, "status": {"phase": "Bound"}});
+        api.put("persistentvolumes", bound);
+        let running = Running::start(&api, |informers, stop| run(Config::default(), informers, stop));
+        api.delete("persistentvolumes", "/pv1");
+        api.wait_until("protected", |api| {
+            api.get("persistentvolumes", "/bare").unwrap()["metadata"]["finalizers"] == finalizers
+        })
+        .await;
+        assert!(api.get("persistentvolumes", "/pv1").is_some());
+        api.change(
+            "persistentvolumes",
+            "/pv1",
+            json!({"status": {"phase": "Released"}}),
+        );
+        api.wait_until("gone", |api| api.get("persistentvolumes", "/pv1").is_none())
+            .await;
+        running.stop().await;
     }
 }

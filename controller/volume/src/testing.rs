@@ -1,6 +1,7 @@
 //! Objects for tests: sane defaults, each case states only what matters.
 
 pub(crate) mod api;
+pub(crate) mod running;
 
 use std::sync::Arc;
 

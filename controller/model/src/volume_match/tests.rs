@@ -53,11 +53,18 @@ fn linked(uid: &str) -> Value {
     json!({"claimRef": {"namespace": "ns", "name": "c", "uid": uid}})
 }
 
+/// Name, claim spec, PVs, delayed, expected PV.
+type BinderCase = (&'static str, Value, Pvs, bool, Option<&'static str>);
+/// Name, PVs, expected PV.
+type NodeCase = (&'static str, Pvs, Option<&'static str>);
+type Pvs = Vec<Arc<PersistentVolume>>;
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn binder_choice() {
     let size = |storage: &str| json!({"spec": {"capacity": {"storage": storage}}});
     let modes = |modes: &[&str], storage: &str| json!({"spec": {"accessModes": modes, "capacity": {"storage": storage}}});
-    let cases: Vec<(&str, Value, Vec<Arc<PersistentVolume>>, bool, Option<&str>)> = vec![
+    let cases: Vec<BinderCase> = vec![
         ("nothing there", json!({}), vec![], false, None),
         (
             "smallest that is large enough",
@@ -378,7 +385,7 @@ fn scheduler_choice() {
     let reserved = |node: &str| json!({"metadata": {"labels": {"node": node}}, "spec": linked("u")});
     let modes =
         json!({"spec": {"accessModes": ["ReadWriteOnce", "ReadOnlyMany"], "capacity": {"storage": "5Gi"}}});
-    let cases: Vec<(&str, Vec<Arc<PersistentVolume>>, Option<&str>)> = vec![
+    let cases: Vec<NodeCase> = vec![
         (
             "smallest on the node",
             vec![

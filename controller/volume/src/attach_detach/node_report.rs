@@ -104,6 +104,9 @@ mod tests {
             .unwrap()
     }
 
+    /// Name, listed now, attached, expected list.
+    type Case<'a> = (&'a str, Vec<&'a str>, Vec<&'a str>, Option<Vec<&'a str>>);
+
     #[test]
     fn list_changes_as_little_as_possible() {
         let (a, b, c) = (
@@ -112,7 +115,7 @@ mod tests {
             "kubernetes.io/csi/d^c",
         );
         let foreign = "example.com/other";
-        let cases: Vec<(&str, Vec<&str>, Vec<&str>, Option<Vec<&str>>)> = vec![
+        let cases: Vec<Case> = vec![
             ("nothing", vec![], vec![], None),
             ("added", vec![], vec![b, a], Some(vec![a, b])),
             ("kept", vec![b, a], vec![a, b], None),

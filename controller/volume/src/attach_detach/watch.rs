@@ -9,7 +9,8 @@ use moorline_model::{claim, pod};
 use moorline_runtime::{Cache, Change, EventType, Index};
 
 use super::attachment::Attachment;
-use super::shell::{AttachDetach, pv_name_of, state_of};
+use super::observation::{pv_name_of, state_of};
+use super::shell::AttachDetach;
 use super::{demand, node_report};
 
 pub(super) fn pods_by_node(pods: &Cache<Pod>) -> Index<String, Pod> {

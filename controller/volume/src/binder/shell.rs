@@ -46,8 +46,8 @@ pub(super) struct Binder {
 
 /// The answer to a write: the object as it is now.
 enum Written {
-    Pv(PersistentVolume),
-    Claim(PersistentVolumeClaim),
+    Pv(Arc<PersistentVolume>),
+    Claim(Arc<PersistentVolumeClaim>),
 }
 
 impl Binder {
@@ -75,8 +75,8 @@ impl Binder {
             };
             tracing::debug!(claim.key = %key, ?step, "Writing");
             match self.write(&step, seen.pv.as_ref(), Some(&seen.claim)).await {
-                Ok(Written::Pv(pv)) => seen.pv = Some(Arc::new(pv)),
-                Ok(Written::Claim(claim)) => seen.claim = Arc::new(claim),
+                Ok(Written::Pv(pv)) => seen.pv = Some(pv),
+                Ok(Written::Claim(claim)) => seen.claim = claim,
                 Err(WriteError::Conflict) => return Ok(Outcome::Retry),
                 // Its deletion wakes whoever has to know.
                 Err(WriteError::Gone) => return Ok(Outcome::Settled),
@@ -220,7 +220,7 @@ impl Binder {
             };
             tracing::debug!(pv.name = name, ?step, "Writing");
             match self.write(&step, Some(&seen.pv), None).await {
-                Ok(Written::Pv(pv)) => seen.pv = Arc::new(pv),
+                Ok(Written::Pv(pv)) => seen.pv = pv,
                 Ok(Written::Claim(_)) => {}
                 Err(WriteError::Conflict) => return Ok(Outcome::Retry),
                 Err(WriteError::Gone) => return Ok(Outcome::Settled),
@@ -302,7 +302,7 @@ impl Binder {
                     _ => pvs.patch_status(&name, &params, &patch).await?,
                 };
                 self.pvs.observe(written.clone());
-                Ok(Written::Pv(written))
+                Ok(Written::Pv(Arc::new(written)))
             }
             (target, pv, Some(claim)) => {
                 let patch = Patch::Merge(step.claim_patch(claim, pv.map(Arc::as_ref)));
@@ -314,7 +314,7 @@ impl Binder {
                     _ => claims.patch_status(&name, &params, &patch).await?,
                 };
                 self.claims.observe(written.clone());
-                Ok(Written::Claim(written))
+                Ok(Written::Claim(Arc::new(written)))
             }
             // The deciders never write an object that wasn't seen; if one did, looking again is all there is to do.
             (_, _, None) => Err(WriteError::Gone),

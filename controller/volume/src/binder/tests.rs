@@ -3,43 +3,15 @@
 use std::collections::BTreeMap;
 
 use moorline_model::keys;
-use moorline_runtime::Informers;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::testing::api::TestApi;
 use crate::testing::merge;
+use crate::testing::running::Running;
 
-struct Running {
-    api: TestApi,
-    informers: Informers,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Running {
-    fn start(api: &TestApi, config: Config) -> Self {
-        let stop = CancellationToken::new();
-        let informers = Informers::new(api.client(), CancellationToken::new());
-        let tasks = TaskTracker::new();
-        tasks.spawn(run(config, informers.clone(), stop.clone()));
-        tasks.close();
-        Self {
-            api: api.clone(),
-            informers,
-            stop,
-            tasks,
-        }
-    }
-
-    async fn stop(self) -> TestApi {
-        self.stop.cancel();
-        self.tasks.wait().await;
-        self.informers.shutdown().await;
-        self.api
-    }
+fn start(api: &TestApi, config: Config) -> Running {
+    Running::start(api, |informers, stop| run(config, informers, stop))
 }
 
 fn eager() -> Config {
@@ -115,7 +87,7 @@ async fn static_claims_are_bound_with_four_writes_each_and_no_read() {
             ),
         );
     }
-    let running = Running::start(&api, eager());
+    let running = start(&api, eager());
     for number in 0..40 {
         api.put(
             "persistentvolumeclaims",
@@ -152,7 +124,7 @@ async fn static_claims_are_bound_with_four_writes_each_and_no_read() {
 async fn dynamic_claim_is_handed_over_and_bound() {
     let api = TestApi::new();
     api.put("storageclasses", class("fast", "Immediate"));
-    let running = Running::start(&api, eager());
+    let running = start(&api, eager());
     api.put(
         "persistentvolumeclaims",
         claim("c", json!({"spec": {"storageClassName": "fast"}})),
@@ -187,7 +159,7 @@ async fn dynamic_claim_is_handed_over_and_bound() {
 async fn claim_of_a_late_class_waits_for_its_node() {
     let api = TestApi::new();
     api.put("storageclasses", class("late", "WaitForFirstConsumer"));
-    let running = Running::start(&api, eager());
+    let running = start(&api, eager());
     api.put(
         "persistentvolumeclaims",
         claim("c", json!({"spec": {"storageClassName": "late"}})),
@@ -209,7 +181,7 @@ async fn claim_of_a_late_class_waits_for_its_node() {
 async fn short_waits_are_not_told() {
     let api = TestApi::new();
     api.put("storageclasses", class("fast", "Immediate"));
-    let running = Running::start(
+    let running = start(
         &api,
         Config {
             patience: Duration::from_secs(60),
@@ -237,7 +209,7 @@ async fn short_waits_are_not_told() {
 #[tokio::test]
 async fn waiting_claims_are_woken_by_what_arrives() {
     let api = TestApi::new();
-    let running = Running::start(&api, eager());
+    let running = start(&api, eager());
     api.put(
         "persistentvolumeclaims",
         claim("static", json!({"spec": {"storageClassName": ""}})),
@@ -287,7 +259,7 @@ async fn deleting_claim_and_pv() {
             claim(name, json!({"spec": {"volumeName": name}})),
         );
     }
-    let running = Running::start(&api, eager());
+    let running = start(&api, eager());
     api.wait_until("both bound", |api| bound_claims(api) == 2).await;
     api.delete("persistentvolumeclaims", "ns/pv1");
     api.delete("persistentvolumes", "/pv2");
@@ -325,8 +297,8 @@ async fn a_second_binder_costs_conflicts_and_nothing_else() {
             claim(&format!("c{number:02}"), json!({})),
         );
     }
-    let first = Running::start(&api, eager());
-    let second = Running::start(&api, eager());
+    let first = start(&api, eager());
+    let second = start(&api, eager());
     api.wait_until("all bound", |api| bound_claims(api) == 30).await;
     first.stop().await;
     second.stop().await;

@@ -121,7 +121,7 @@ impl Binder {
     fn claim_changed(&self, change: &Change<PersistentVolumeClaim>) {
         let claim = change.object();
         let key = ObjectKey::of(&**claim);
-        self.claim_queue.add_unless_failing(key.clone());
+        self.claim_queue.add(key.clone());
         let has_new_pv = match change {
             Change::Added(_) => false,
             Change::Updated { old, new } => claim::volume_name(old) != claim::volume_name(new),

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::testing::api::TestApi;
+use crate::testing::running::Running;
 
 fn claim(is_deleting: bool, finalizers: &[&str]) -> PersistentVolumeClaim {
     let deleted = is_deleting.then_some("2026-01-01T00:00:00Z");
@@ -62,6 +64,7 @@ fn decisions() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn users() {
     let direct = |claim: &str| json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
     let ephemeral = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
@@ -162,4 +165,66 @@ fn users() {
         let pod: Pod = serde_json::from_value(pod).unwrap();
         assert_eq!(is_user(&pod, &claim(true, &[])), expected, "{name}");
     }
+}
+
+fn pod_object(name: &str, claim: &str) -> Value {
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
+    json!({
+        "metadata": {"namespace": "ns", "name": name},
+        "spec": {"containers": [], "nodeName": "n1", "volumes": volumes},
+    })
+}
+
+fn protected(name: &str) -> Value {
+    json!({"metadata": {"namespace": "ns", "name": name, "finalizers": ["a/b", keys::PVC_PROTECTION]}})
+}
+
+fn finalizers(api: &TestApi, key: &str) -> Value {
+    let claim = api.get("persistentvolumeclaims", key).unwrap_or_default();
+    claim["metadata"]["finalizers"].clone()
+}
+
+#[tokio::test]
+async fn claim_stays_until_its_last_pod_is_gone() {
+    let api = TestApi::new();
+    api.put("pods", pod_object("web", "used"));
+    api.put("persistentvolumeclaims", protected("used"));
+    api.put("persistentvolumeclaims", protected("unused"));
+    api.put(
+        "persistentvolumeclaims",
+        json!({"metadata": {"namespace": "ns", "name": "bare"}}),
+    );
+    let running = Running::start(&api, |informers, stop| run(Config::default(), informers, stop));
+    api.wait_until("protected", |api| {
+        finalizers(api, "ns/bare") == json!([keys::PVC_PROTECTION])
+    })
+    .await;
+    api.delete("persistentvolumeclaims", "ns/used");
+    api.delete("persistentvolumeclaims", "ns/unused");
+    api.wait_until("unused is free", |api| {
+        finalizers(api, "ns/unused") == json!(["a/b"])
+    })
+    .await;
+    assert_eq!(finalizers(&api, "ns/used"), json!(["a/b", keys::PVC_PROTECTION]));
+    api.delete("pods", "ns/web");
+    api.wait_until("used is free", |api| finalizers(api, "ns/used") == json!(["a/b"]))
+        .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn claims_deleted_together_share_a_list_of_pods() {
+    let api = TestApi::new();
+    for number in 0..20 {
+        let mut claim = protected(&format!("c{number}"));
+        claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        claim["metadata"]["finalizers"] = json!([keys::PVC_PROTECTION]);
+        api.put("persistentvolumeclaims", claim);
+    }
+    let running = Running::start(&api, |informers, stop| run(Config::default(), informers, stop));
+    api.wait_until("all gone", |api| api.list("persistentvolumeclaims").is_empty())
+        .await;
+    let api = running.stop().await;
+    assert_eq!(api.take_reads(), ["GET pods/ns"]);
+    assert_eq!(api.take_writes().len(), 20);
 }

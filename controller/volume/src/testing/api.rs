@@ -124,6 +124,17 @@ impl TestApi {
         self.announce();
     }
 
+    /// Takes the last finalizers off an object that is being deleted, which ends it.
+    pub(crate) fn delete_now(&self, resource: &str, key: &str) {
+        let mut state = self.state.lock();
+        let mut object = state.objects[resource][key].clone();
+        merge(&mut object, &json!({"metadata": {"finalizers": null}}));
+        state.store(resource, object, "MODIFIED");
+        state.delete(resource, key);
+        drop(state);
+        self.announce();
+    }
+
     pub(crate) fn get(&self, resource: &str, key: &str) -> Option<Value> {
         self.state.lock().objects.get(resource)?.get(key).cloned()
     }
@@ -348,7 +359,7 @@ impl State {
     fn note(&mut self, verb: &str, place: &Place) {
         if place.resource != "events" {
             let parts = [
-                Some(place.key().trim_start_matches('/').to_string()),
+                Some(place.key().trim_matches('/').to_string()),
                 place.subresource.clone(),
             ];
             let rest: Vec<String> = parts

@@ -68,6 +68,7 @@ fn unbound_claim_with_a_match() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn unbound_claim_without_a_match() {
     let fast = json!({"spec": {"storageClassName": "fast"}});
     let of_fast = |class: Option<Arc<StorageClass>>| ClaimSeen {
@@ -178,6 +179,7 @@ fn unbound_claim_without_a_match() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn unbound_claim_that_names_a_pv() {
     let naming = |other: Value| {
         let mut value = json!({"spec": {"volumeName": "pv1"}});
@@ -278,6 +280,7 @@ fn unbound_claim_that_names_a_pv() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn claim_that_was_bound() {
     let nameless =
         claim(json!({"metadata": {"annotations": {keys::BIND_COMPLETED: "yes"}}, "status": bound_status()}));

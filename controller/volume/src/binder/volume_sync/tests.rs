@@ -23,14 +23,15 @@ fn naming(pv_name: &str) -> Option<Arc<PersistentVolumeClaim>> {
     Some(claim(json!({"spec": {"volumeName": pv_name}})))
 }
 
-fn check(
-    cases: Vec<(
-        &str,
-        Arc<PersistentVolume>,
-        Option<Arc<PersistentVolumeClaim>>,
-        VolumeNext,
-    )>,
-) {
+/// Name, PV, claim, expected.
+type Case<'a> = (
+    &'a str,
+    Arc<PersistentVolume>,
+    Option<Arc<PersistentVolumeClaim>>,
+    VolumeNext,
+);
+
+fn check(cases: Vec<Case<'_>>) {
     for (name, pv, claim, expected) in cases {
         assert_eq!(decide(&VolumeSeen { pv, claim }), expected, "{name}");
     }
@@ -120,6 +121,7 @@ fn pv_of_a_claim_that_is_gone() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn pv_of_a_living_claim() {
     let block = json!({"spec": {"volumeMode": "Block"}});
     let unbound = || Some(claim(json!({})));
