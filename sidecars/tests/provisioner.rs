@@ -231,18 +231,8 @@ async fn delayed_binding_waits_for_a_node_and_gives_it_back_when_it_has_no_room(
     world.driver.stop().await;
     world.driver.set_topology(&[("test.csi/node", "n2")]);
     world.driver.start().await;
-    for name in ["n1", "n2"] {
-        world.api.put(
-            "nodes",
-            json!({"apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": {"test.csi/node": name}}}),
-        );
-        world.api.put(
-            "csinodes",
-            json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": name},
-            "spec": {"drivers": [{"name": DRIVER, "nodeID": name, "topologyKeys": ["test.csi/node"]}]}}),
-        );
-    }
+    world.put_node("n1");
+    world.put_node("n2");
     world
         .driver
         .script("CreateVolume", &[Step::Fail(Code::ResourceExhausted)]);

@@ -119,6 +119,17 @@ pub(crate) fn parse(parameters: &Parameters, tokens: &Tokens<'_>) -> Result<Clas
     })
 }
 
+/// The parameters that drivers get, without looking at the others.
+pub(crate) fn without_reserved(parameters: Option<&Parameters>) -> Parameters {
+    let own = |key: &String| !key.starts_with(PREFIX) && !key.eq_ignore_ascii_case(FS_TYPE_DEPRECATED);
+    parameters
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| own(key))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
+}
+
 /// The reference for one use alone: for deletion, where only the provisioner's counts.
 pub(crate) fn secret_for(
     secret_use: SecretUse,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use moorline_runtime::Backoff;
 
 /// Settings of one provisioner.
@@ -44,6 +45,20 @@ pub struct CapacityConfig {
     pub poll_interval: Duration,
     /// Classes with immediate binding get objects, too.
     pub for_immediate_binding: bool,
+    /// Owner of the objects, so that they go when it goes: the pod or Deployment of the provisioner.
+    pub owner: Option<OwnerReference>,
+}
+
+impl CapacityConfig {
+    /// Upstream's defaults, but without owner.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            poll_interval: Duration::from_secs(60),
+            for_immediate_binding: false,
+            owner: None,
+        }
+    }
 }
 
 impl ProvisionerConfig {

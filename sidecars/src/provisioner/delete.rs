@@ -62,6 +62,7 @@ impl Provisioner {
             }
             Next::Delete(deletion) => {
                 self.delete_volume(pv, &deletion).await?;
+                self.refresh_capacity(volume::class_name(pv));
                 self.delete_pv(pv, &name).await?;
                 Ok(Outcome::Settled)
             }

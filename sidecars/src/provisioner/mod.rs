@@ -3,6 +3,7 @@
 //! [`claim`] decides about claims, [`volume`] about PVs; [`provision`] and [`delete`] do what they decide. Each claim
 //! costs one write, that of its PV.
 
+mod capacity;
 mod claim;
 mod class_parameters;
 mod config;
@@ -31,6 +32,7 @@ use crate::connection::DriverConnection;
 use crate::discovery::ControllerCapability;
 use crate::driver::{Driver, supervise};
 use crate::{SidecarError, recorder_component};
+use capacity::CapacityProducer;
 use provision::ClaimKey;
 use segments::NodeTopology;
 
@@ -66,6 +68,8 @@ pub(crate) struct Provisioner {
     attachments: Option<Index<String, VolumeAttachment>>,
     /// Only if the driver has topology.
     topology: Option<NodeTopology>,
+    /// Only if capacity is published.
+    capacity: Option<Arc<CapacityProducer>>,
     recorder: Recorder,
     memory: Arc<Memory>,
 }
@@ -86,6 +90,18 @@ pub(crate) async fn serve(
     let recorder = Recorder::new(informers.client().clone(), &component, "", stop.clone());
     let attaches = driver.facts.can(ControllerCapability::PublishUnpublishVolume);
     let attachment_cache = attaches.then(|| informers.cache::<VolumeAttachment>());
+    let has_topology = driver.facts.has_topology();
+    let topology =
+        has_topology.then(|| NodeTopology::new(&driver_name, informers.cache(), informers.cache(), &stop));
+    let can_tell = driver.facts.can(ControllerCapability::GetCapacity);
+    let capacity = config.capacity.clone().filter(|_| can_tell).map(|capacity| {
+        Arc::new(CapacityProducer::new(
+            driver.clone(),
+            (&config, capacity),
+            &informers,
+            topology.clone(),
+        ))
+    });
     let provisioner = Provisioner {
         client: informers.client().clone(),
         identity: identity(&driver_name),
@@ -95,10 +111,8 @@ pub(crate) async fn serve(
         attachments: attachment_cache
             .as_ref()
             .map(|cache| Index::new(cache, pv_name_of)),
-        topology: driver
-            .facts
-            .has_topology()
-            .then(|| NodeTopology::new(&driver_name, informers.cache(), informers.cache(), &stop)),
+        topology,
+        capacity: capacity.clone(),
         recorder: recorder.clone(),
         memory,
         driver,
@@ -126,7 +140,12 @@ pub(crate) async fn serve(
         let provisioner = on_volumes.clone();
         async move { provisioner.reconcile_volume(name).await }
     });
-    futures::future::join(claims, volumes).await;
+    let telling = async {
+        if let Some(capacity) = capacity {
+            capacity.serve(stop.clone()).await;
+        }
+    };
+    futures::future::join3(claims, volumes, telling).await;
     recorder.stopped().await;
 }
 

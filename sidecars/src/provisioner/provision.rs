@@ -223,6 +223,7 @@ impl Provisioner {
         why: String,
         then: Then,
     ) -> Result<Outcome, ProvisionError> {
+        self.refresh_capacity(&plan.class_name);
         match then {
             Then::AskAgain => self.provisioning_failed(plan, &why),
             Then::Retry => {
@@ -274,6 +275,7 @@ impl Provisioner {
             }
         }
         self.memory.forget(&key.uid);
+        self.refresh_capacity(&plan.class_name);
         let message = format!("Successfully provisioned volume {name}");
         self.recorder
             .event(&plan.claim, EventType::Normal, "ProvisioningSucceeded", message);
@@ -348,6 +350,12 @@ impl Provisioner {
             .map_err(|error| WriteError::new("remove selected node from claim", error))?;
         self.claims.observe(patched);
         Ok(Outcome::Settled)
+    }
+
+    pub(super) fn refresh_capacity(&self, class_name: &str) {
+        if let Some(capacity) = &self.capacity {
+            capacity.refresh(class_name);
+        }
     }
 
     fn provisioning_failed(&self, plan: &Plan, why: &str) {

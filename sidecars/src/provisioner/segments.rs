@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::CSINode;
 use moorline_runtime::{Cache, Change};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::topology::{ClusterSegments, SelectedNode};
@@ -20,6 +21,7 @@ pub(crate) struct NodeTopology {
     nodes: Cache<Node>,
     csi_nodes: Cache<CSINode>,
     is_stale: Arc<AtomicBool>,
+    changed: Arc<Notify>,
     collected: Arc<Mutex<Arc<ClusterSegments>>>,
 }
 
@@ -32,7 +34,8 @@ impl NodeTopology {
         stop: &CancellationToken,
     ) -> Self {
         let is_stale = Arc::new(AtomicBool::new(true));
-        let stale = is_stale.clone();
+        let changed = Arc::new(Notify::new());
+        let (stale, notify) = (is_stale.clone(), changed.clone());
         nodes.on_change_until(stop.clone(), move |change| {
             // A node's heartbeat is an update, too.
             let is_same = match change {
@@ -41,9 +44,10 @@ impl NodeTopology {
             };
             if !is_same {
                 stale.store(true, Ordering::Release);
+                notify.notify_one();
             }
         });
-        let (stale, driver) = (is_stale.clone(), driver_name.to_string());
+        let (stale, notify, driver) = (is_stale.clone(), changed.clone(), driver_name.to_string());
         csi_nodes.on_change_until(stop.clone(), move |change| {
             let is_same = match change {
                 Change::Updated { old, new } => keys_of(old, &driver) == keys_of(new, &driver),
@@ -51,6 +55,7 @@ impl NodeTopology {
             };
             if !is_same {
                 stale.store(true, Ordering::Release);
+                notify.notify_one();
             }
         });
         Self {
@@ -58,6 +63,7 @@ impl NodeTopology {
             nodes,
             csi_nodes,
             is_stale,
+            changed,
             collected: Arc::default(),
         }
     }
@@ -66,6 +72,11 @@ impl NodeTopology {
     pub(crate) async fn synced(&self) {
         self.nodes.synced().await;
         self.csi_nodes.synced().await;
+    }
+
+    /// Waits until the segments may have changed. For one waiter: the producer of capacity objects.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// All segments of the cluster.

@@ -45,6 +45,11 @@ impl ClusterSegments {
         Self { by_keys }
     }
 
+    /// Every segment.
+    pub(crate) fn all(&self) -> Vec<Segment> {
+        self.by_keys.values().flatten().cloned().collect()
+    }
+
     fn with_keys(&self, keys: &BTreeSet<String>) -> Vec<Segment> {
         self.by_keys
             .get(keys)

@@ -268,6 +268,12 @@ impl Api {
             ("POST", _) if state.objects.contains_key(&key) => Err((409, "already exists".into())),
             ("POST", _) => {
                 let mut object = body;
+                let mut key = key;
+                if let Some(prefix) = object["metadata"]["generateName"].as_str() {
+                    key.2 = format!("{prefix}{}", state.version);
+                    object["metadata"]["name"] = json!(key.2);
+                }
+                object["metadata"]["namespace"] = json!(key.1);
                 object["metadata"]["uid"] = json!(format!("uid-of-{}-{}", key.2, state.version));
                 Ok(self.write(&mut state, key, object, "ADDED"))
             }

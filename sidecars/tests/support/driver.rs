@@ -365,10 +365,29 @@ impl Controller for Driver {
         .await
     }
 
+    async fn get_capacity(
+        &self,
+        request: Request<GetCapacityRequest>,
+    ) -> Result<Response<GetCapacityResponse>, Status> {
+        let segment = request
+            .into_inner()
+            .accessible_topology
+            .unwrap_or_default()
+            .segments;
+        let detail = format!("{segment:?}");
+        self.follow("GetCapacity", &detail, |state| {
+            let used: i64 = state.volumes.values().map(|made| made.bytes).sum();
+            Ok(GetCapacityResponse {
+                available_capacity: (100 << 30) - used,
+                ..Default::default()
+            })
+        })
+        .await
+    }
+
     not_served! {
         validate_volume_capabilities: ValidateVolumeCapabilitiesRequest => ValidateVolumeCapabilitiesResponse,
         list_volumes: ListVolumesRequest => ListVolumesResponse,
-        get_capacity: GetCapacityRequest => GetCapacityResponse,
         create_snapshot: CreateSnapshotRequest => CreateSnapshotResponse,
         delete_snapshot: DeleteSnapshotRequest => DeleteSnapshotResponse,
         list_snapshots: ListSnapshotsRequest => ListSnapshotsResponse,

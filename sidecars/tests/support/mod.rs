@@ -55,6 +55,16 @@ impl World {
         self.driver.socket().display().to_string()
     }
 
+    /// A node with the driver, in a segment of its own.
+    pub fn put_node(&self, name: &str) {
+        let node = json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {"test.csi/node": name}}});
+        self.api.put("nodes", node);
+        let csi_node = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": name},
+            "spec": {"drivers": [{"name": DRIVER, "nodeID": name, "topologyKeys": ["test.csi/node"]}]}});
+        self.api.put("csinodes", csi_node);
+    }
+
     /// Ends everything and waits for it.
     pub async fn end(self) {
         self.stop.cancel();
