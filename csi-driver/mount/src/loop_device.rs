@@ -14,6 +14,7 @@ use std::{
 use nix::libc;
 use rustix::{
     event::{Timespec, poll},
+    fs::FlockOperation,
     io::Errno,
 };
 
@@ -23,8 +24,9 @@ mod ioctl;
 
 const CONTROL: &str = "/dev/loop-control";
 const SYS_BLOCK: &str = "/sys/block";
-/// Somebody may take the free device before us; under a burst of mounts this happens a few times in a row.
-const ATTACH_ATTEMPTS_MAX: u32 = 256;
+const LOOP_MAJOR: u32 = 7;
+/// Somebody else may take the free device before us, but not again and again.
+const ATTACH_ATTEMPTS_MAX: u32 = 64;
 const DETACH_POLL_INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 2_000_000,
@@ -78,6 +80,19 @@ impl LoopDevice {
             .metadata()
             .map_err(|source| MountError::call("look at", &self.path, source))?;
         Ok((rustix::fs::major(seen.rdev()), rustix::fs::minor(seen.rdev())))
+    }
+
+    /// Is `file` what is behind it? One that is not attached has nothing behind it.
+    ///
+    /// # Errors
+    /// When `file` can't be looked at.
+    pub fn stands_for(&self, file: impl AsRef<Path>) -> Result<bool, MountError> {
+        let file = file.as_ref();
+        let seen = fs::metadata(file).map_err(|source| MountError::call("look at", file, source))?;
+        // Not attached, or detached while we looked: then it stands for nothing.
+        let info = ioctl::status(&self.file).ok();
+        Ok(info
+            .is_some_and(|info| info.lo_device == kernel_device(seen.dev()) && info.lo_inode == seen.ino()))
     }
 
     /// Does it refuse writes?
@@ -138,18 +153,40 @@ pub fn attach(file: impl AsRef<Path>, options: AttachOptions) -> Result<LoopDevi
     );
     let mut last = None;
     for _ in 0..ATTACH_ATTEMPTS_MAX {
-        let number = ioctl::free_device(&control)
-            .map_err(|source| MountError::call("ask for a free loop device of", CONTROL, source))?;
-        let path = PathBuf::from(format!("/dev/loop{number}"));
-        let device = open_device(&path)?;
+        let (path, device) = reserve(&control)?;
         match ioctl::configure(&device, &config) {
-            Ok(()) => return Ok(LoopDevice { path, file: device }),
+            Ok(()) => {
+                unlock(&device);
+                return Ok(LoopDevice { path, file: device });
+            }
             Err(source) if source.raw_os_error() == Some(libc::EBUSY) => last = Some((path, source)),
             Err(source) => return Err(MountError::call("attach a file to", path, source)),
         }
     }
     let (path, source) = last.unwrap_or_else(|| (CONTROL.into(), Errno::BUSY.into()));
     Err(MountError::call("attach a file to", path, source))
+}
+
+/// A free device that nobody else who uses this function is about to take. The kernel tells all who ask at once the same
+/// free device, and attaching takes it long: whoever finds it locked by another one gets a new device instead of
+/// waiting.
+fn reserve(control: &File) -> Result<(PathBuf, File), MountError> {
+    let ask = |action: &'static str, answer: io::Result<i32>| {
+        let number = answer.map_err(|source| MountError::call(action, CONTROL, source))?;
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        open_device(&path).map(|device| (path, device))
+    };
+    let (path, device) = ask("ask for a free loop device of", ioctl::free_device(control))?;
+    match rustix::fs::flock(&device, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok((path, device)),
+        Err(Errno::WOULDBLOCK) => ask("ask for a new loop device of", ioctl::new_device(control)),
+        Err(errno) => Err(MountError::call("lock", path, errno)),
+    }
+}
+
+/// The lock is for choosing only; a device in use is locked by whom it concerns.
+fn unlock(device: &File) {
+    rustix::fs::flock(device, FlockOperation::Unlock).ok(); // Closing the descriptor unlocks at the latest.
 }
 
 fn open_device(path: &Path) -> Result<File, MountError> {
@@ -171,6 +208,21 @@ pub fn open(device: impl AsRef<Path>) -> Result<LoopDevice, MountError> {
         file: open_device(&path)?,
         path,
     })
+}
+
+/// Opens the loop device with this major and minor number; `None` when the number is no loop device's or there is none.
+///
+/// # Errors
+/// When it may not be opened.
+pub fn open_number((major, minor): (u32, u32)) -> Result<Option<LoopDevice>, MountError> {
+    if major != LOOP_MAJOR {
+        return Ok(None);
+    }
+    match open(format!("/dev/loop{minor}")) {
+        Ok(device) => Ok(Some(device)),
+        Err(error) if error.is_not_found() || error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Detaches a device. If somebody has it open, the kernel detaches it when the last one closes it.
@@ -234,7 +286,6 @@ fn path_of_line(bytes: &[u8]) -> PathBuf {
 /// When `file` can't be looked at.
 pub fn find_all_by_backing_file(file: impl AsRef<Path>) -> Result<Vec<LoopDevice>, MountError> {
     let file = file.as_ref();
-    let seen = fs::metadata(file).map_err(|source| MountError::call("look at", file, source))?;
     let mut found = Vec::new();
     for entry in list()? {
         if !end_alike(&entry.backing_file, file) {
@@ -245,11 +296,8 @@ pub fn find_all_by_backing_file(file: impl AsRef<Path>) -> Result<Vec<LoopDevice
             Err(error) if error.is_not_found() || error.raw_os_error() == Some(libc::ENXIO) => continue,
             Err(error) => return Err(error),
         };
-        match ioctl::status(&device.file) {
-            Ok(info) if info.lo_device == kernel_device(seen.dev()) && info.lo_inode == seen.ino() => {
-                found.push(device);
-            }
-            _ => {} // Another file, or detached while we looked.
+        if device.stands_for(file)? {
+            found.push(device);
         }
     }
     Ok(found)
@@ -313,7 +361,6 @@ pub fn refresh_size(device: impl AsRef<Path>) -> Result<(), MountError> {
 
 /// Is this the node of a loop device?
 pub fn is_loop_device(path: impl AsRef<Path>) -> bool {
-    const LOOP_MAJOR: u32 = 7;
     fs::metadata(path)
         .is_ok_and(|seen| seen.file_type().is_block_device() && rustix::fs::major(seen.rdev()) == LOOP_MAJOR)
 }

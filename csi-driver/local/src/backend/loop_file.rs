@@ -66,33 +66,31 @@ impl LoopFiles {
         }
     }
 
-    /// Is the volume's filesystem mounted at this path?
-    fn is_mounted_at(files: Files<'_>, path: &Target) -> Result<bool, BackendError> {
-        let Some(seen) = path.look()?.filter(|seen| seen.is_mount_point) else {
-            return Ok(false);
-        };
-        for device in Self::devices(files)? {
-            if device.number()? == seen.device {
-                return Ok(true);
-            }
+    /// The volume's device with this number, if there is one: no search among all devices.
+    fn device_of_number(files: Files<'_>, number: (u32, u32)) -> Result<Option<LoopDevice>, BackendError> {
+        let image = Self::image(files);
+        match loop_device::open_number(number)? {
+            Some(device) if image.exists() && device.stands_for(&image)? => Ok(Some(device)),
+            _ => Ok(None),
         }
-        Ok(false)
+    }
+
+    /// The volume's device whose filesystem is mounted at this path.
+    fn mounted_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
+        match path.look()? {
+            Some(seen) if seen.is_mount_point => Self::device_of_number(files, seen.device),
+            _ => Ok(None),
+        }
     }
 
     /// The volume's device whose node is mounted at this path.
-    fn device_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
-        let Some(seen) = path
-            .look()?
-            .filter(|seen| seen.is_mount_point && seen.file_type.is_block_device())
-        else {
-            return Ok(None);
-        };
-        for device in Self::devices(files)? {
-            if device.number()? == seen.represents {
-                return Ok(Some(device));
+    fn node_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
+        match path.look()? {
+            Some(seen) if seen.is_mount_point && seen.file_type.is_block_device() => {
+                Self::device_of_number(files, seen.represents)
             }
+            _ => Ok(None),
         }
-        Ok(None)
     }
 
     fn stage_filesystem(
@@ -101,7 +99,7 @@ impl LoopFiles {
         staging: &Target,
         plan: &MountPlan,
     ) -> Result<(), BackendError> {
-        if Self::is_mounted_at(files, staging)? {
+        if Self::mounted_at(files, staging)?.is_some() {
             return Ok(());
         }
         staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
@@ -111,15 +109,16 @@ impl LoopFiles {
             autoclear: true,
             ..AttachOptions::default()
         };
+        let found = Self::device(files, false)?;
+        let is_mounted_elsewhere = found.is_some() && !Self::filesystem_mounts(files)?.is_empty();
         // Held open until the mount holds it.
-        let device = Self::ensure_device(files, options)?;
+        let device = found.map_or_else(|| loop_device::attach(&image, options), Ok)?;
         if filesystem::probe(device.path())? != Some(fs_type) {
             return Err(BackendError::WrongContent {
                 path: image,
                 expected: files.content,
             });
         }
-        let is_mounted_elsewhere = !Self::filesystem_mounts(files)?.is_empty();
         let is_ungrown = !is_mounted_elsewhere && !filesystem::spans_device(device.path())?;
         if !is_mounted_elsewhere && filesystem::needs_check(device.path(), fs_type)? {
             tracing::warn!(device = %device.path().display(), "The filesystem has noted errors; checking it");
@@ -150,10 +149,10 @@ impl LoopFiles {
         target: &Target,
         plan: &MountPlan,
     ) -> Result<(), BackendError> {
-        if Self::is_mounted_at(files, target)? {
+        if Self::mounted_at(files, target)?.is_some() {
             return same_writability(target, plan);
         }
-        if !Self::is_mounted_at(files, staging)? {
+        if Self::mounted_at(files, staging)?.is_none() {
             return Err(BackendError::NotStaged(staging.path().to_owned()));
         }
         target.ensure_directory(TARGET_DIRECTORY_MODE)?;
@@ -169,7 +168,7 @@ impl LoopFiles {
     /// A read-only mount of a device node would not keep anybody from writing to the device, so that read-only users
     /// get a read-only device of their own.
     fn publish_block(files: Files<'_>, target: &Target, plan: &MountPlan) -> Result<(), BackendError> {
-        if let Some(device) = Self::device_at(files, target)? {
+        if let Some(device) = Self::node_at(files, target)? {
             if device.is_read_only()? == plan.is_read_only() {
                 return Ok(());
             }
@@ -197,7 +196,10 @@ impl LoopFiles {
     }
 
     fn filesystem_mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
-        let devices = Self::devices(files)?;
+        Self::filesystem_mounts_of(&Self::devices(files)?)
+    }
+
+    fn filesystem_mounts_of(devices: &[LoopDevice]) -> Result<Vec<MountEntry>, BackendError> {
         let numbers = devices
             .iter()
             .map(LoopDevice::number)
@@ -307,16 +309,14 @@ impl Backend for LoopFiles {
     }
 
     fn unstage(&self, files: Files<'_>) -> Result<(), BackendError> {
-        // A filesystem that is mounted elsewhere too keeps its device; the kernel detaches it with the last mount.
-        if !Self::filesystem_mounts(files)?.is_empty() {
+        let devices = Self::devices(files)?;
+        // With autoclear the unmounting of a filesystem was all. One that is mounted elsewhere too keeps its device
+        // until then.
+        if devices.is_empty() || !Self::filesystem_mounts_of(&devices)?.is_empty() {
             return Ok(());
         }
-        let devices = Self::devices(files)?;
         if let Some(user) = Self::node_mounts(&devices)?.first() {
             return Err(BackendError::StillPublished(user.mount_point.clone()));
-        }
-        if devices.is_empty() {
-            return Ok(());
         }
         devices.into_iter().try_for_each(Self::detach)?;
         let image = Self::image(files);
@@ -375,7 +375,7 @@ impl Backend for LoopFiles {
         let not_there = || BackendError::NotThere(path.path().to_owned());
         let fs_type = files.content.filesystem();
         let is_there = match fs_type {
-            Some(_) => Self::is_mounted_at(files, path)?,
+            Some(_) => Self::mounted_at(files, path)?.is_some(),
             // A block volume is named by the path of its staging directory, of its node, or of something made of that.
             None => path.look()?.is_some(),
         };
@@ -395,7 +395,7 @@ impl Backend for LoopFiles {
 
     fn stats(&self, files: Files<'_>, path: &Target) -> Result<VolumeStats, BackendError> {
         if files.content != Content::Block {
-            if !Self::is_mounted_at(files, path)? {
+            if Self::mounted_at(files, path)?.is_none() {
                 return Err(BackendError::NotThere(path.path().to_owned()));
             }
             return filesystem_stats(path);

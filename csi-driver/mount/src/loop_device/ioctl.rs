@@ -11,6 +11,7 @@ const LOOP_SET_STATUS64: c_ulong = 0x4C04;
 const LOOP_GET_STATUS64: c_ulong = 0x4C05;
 const LOOP_SET_CAPACITY: c_ulong = 0x4C07;
 const LOOP_CONFIGURE: c_ulong = 0x4C0A;
+const LOOP_CTL_ADD: c_ulong = 0x4C80;
 const LOOP_CTL_GET_FREE: c_ulong = 0x4C82;
 
 pub(super) const FLAG_READ_ONLY: u32 = 1;
@@ -102,6 +103,16 @@ fn check(result: c_int) -> io::Result<c_int> {
 pub(super) fn free_device(control: &File) -> io::Result<c_int> {
     // SAFETY: the descriptor is open; this request takes no argument and writes no memory.
     check(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) })
+}
+
+#[expect(
+    unsafe_code,
+    reason = "ioctl(2) has no safe wrapper for a request whose answer is its return value"
+)]
+pub(super) fn new_device(control: &File) -> io::Result<c_int> {
+    const ANY_NUMBER: c_int = -1;
+    // SAFETY: the descriptor is open; the argument is a plain number and no memory is written.
+    check(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_ADD as _, ANY_NUMBER) })
 }
 
 #[expect(
