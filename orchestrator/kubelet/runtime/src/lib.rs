@@ -1,6 +1,6 @@
 //! Containers behind an interface of CRI's shape; the embedded OCI runtime, its shim and image store.
 //!
-//! The kubelet talks to [`ContainerRuntime`] and [`ImageService`] only.
+//! Its `README.md` says how it works. The kubelet talks to [`ContainerRuntime`] and [`ImageService`] only.
 
 mod cgroup;
 pub mod container;
@@ -8,6 +8,7 @@ pub mod cri;
 mod embedded;
 pub mod error;
 pub mod image;
+mod layout;
 mod passwd;
 mod process;
 mod records;
@@ -28,3 +29,7 @@ pub use error::{ErrorClass, ImageError, RuntimeError};
 pub use image::{HOST_IMAGE, Image, ImageRef};
 pub use sandbox::{DnsConfig, HostAlias, Sandbox, SandboxConfig, SandboxId, SandboxState};
 pub use shim::{SHIM_NAME, run_if_shim, shim_main};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -453,3 +453,60 @@ async fn many_pods_at_once() {
     eprintln!("20 pods from nothing to exited: {:?}", begin.elapsed());
     bed.assert_clean_end().await;
 }
+
+#[tokio::test]
+async fn processes_beside_the_first_one_end_with_it() {
+    if !can_run("processes_beside_the_first_one_end_with_it") {
+        return;
+    }
+    let bed = Bed::new().await;
+    let config = support_sandbox(&bed, "host-pid");
+    let sandbox = bed.runtime.run_pod_sandbox(config).await.unwrap();
+    let script =
+        "(trap '' TERM HUP; while :; do sleep 0.05; done) & echo $!; test -d /proc/$PPID && echo sees";
+    let id = bed.run(&sandbox, bed.script("main", script).await).await;
+    let status = bed.exited(&id).await;
+    let log = log_text(&status.log_path);
+    let other: u32 = log.lines().next().unwrap().parse().unwrap();
+    assert!(log.contains("sees"), "processes of the machine are seen: {log}");
+    support::eventually(
+        || async { support::has_ended(other) },
+        "the process left behind ends",
+    )
+    .await;
+    bed.assert_clean_end().await;
+}
+
+#[cfg(test)]
+fn support_sandbox(bed: &Bed, pod: &str) -> moorline_container_runtime::SandboxConfig {
+    moorline_container_runtime::SandboxConfig {
+        host_pid: true,
+        ..bed.sandbox_config(pod)
+    }
+}
+
+#[tokio::test]
+async fn log_that_cannot_be_written_fails_the_start() {
+    if !can_run("log_that_cannot_be_written_fails_the_start") {
+        return;
+    }
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox("logless").await;
+    let config = bed.script("main", "true").await;
+    std::fs::write(bed.logs().join("logless/main"), "in the way").unwrap();
+    let id = bed.runtime.create_container(&sandbox, config).await.unwrap();
+    let error = bed.runtime.start_container(&id).await.unwrap_err();
+    assert!(
+        matches!(&error, RuntimeError::StartFailed { why, .. } if why.contains("open log")),
+        "{error}"
+    );
+    assert_eq!(
+        bed.status(&id).await.state,
+        ContainerState::Created,
+        "it may be tried again"
+    );
+    std::fs::remove_file(bed.logs().join("logless/main")).unwrap();
+    bed.runtime.start_container(&id).await.unwrap();
+    assert_eq!(bed.exited(&id).await.exit_code, Some(0));
+    bed.assert_clean_end().await;
+}

@@ -238,3 +238,112 @@ async fn shim_keeps_nothing_of_its_starter() {
     assert_eq!(threads, 1);
     bed.assert_clean_end().await;
 }
+
+#[tokio::test]
+async fn helpers_killed_at_any_moment_leave_nothing() {
+    if !can_run("helpers_killed_at_any_moment_leave_nothing") {
+        return;
+    }
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox("helpless").await;
+    let mut failed = 0;
+    for attempt in 0..12_u32 {
+        let mut config = bed.script("main", LOOP).await;
+        config.attempt = attempt;
+        let id = bed.runtime.create_container(&sandbox, config).await.unwrap();
+        let shim = bed.processes();
+        let start = bed.runtime.start_container(&id);
+        let killer = async {
+            // Later every time, so that all stages are met.
+            tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 3)).await;
+            bed.processes()
+                .into_iter()
+                .filter(|pid| !shim.contains(pid))
+                .for_each(kill);
+        };
+        let (result, ()) = tokio::join!(start, killer);
+        let state = bed.status(&id).await;
+        match result {
+            Ok(()) => assert_eq!(state.state, ContainerState::Running, "{state:?}"),
+            Err(error) => {
+                failed += 1;
+                assert!(matches!(error, RuntimeError::StartFailed { .. }), "{error}");
+                assert_eq!(
+                    (state.exit_code, state.reason.as_str()),
+                    (Some(128), "StartError"),
+                    "{state:?}"
+                );
+            }
+        }
+        bed.runtime.remove_container(&id).await.unwrap();
+        eventually(
+            || async { descendants(shim[0]).is_empty() },
+            "all processes of the container are gone",
+        )
+        .await;
+    }
+    assert!(failed > 0, "no helper was hit");
+    bed.assert_clean_end().await;
+}
+
+#[tokio::test]
+async fn shims_killed_at_any_moment_leave_nothing() {
+    if !can_run("shims_killed_at_any_moment_leave_nothing") {
+        return;
+    }
+    let bed = Bed::new().await;
+    for attempt in 0..12_u32 {
+        let pod = format!("mortal-{attempt}");
+        let sandbox = bed.sandbox(&pod).await;
+        let id = bed
+            .runtime
+            .create_container(&sandbox, bed.script("main", LOOP).await)
+            .await
+            .unwrap();
+        let shim = bed.processes()[0];
+        let start = bed.runtime.start_container(&id);
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 3)).await;
+            let below = descendants(shim);
+            kill(shim);
+            below
+        };
+        let (_, below) = tokio::join!(start, killer);
+        eventually(
+            || async { bed.runtime.list_pod_sandboxes().await.unwrap()[0].state == SandboxState::NotReady },
+            "the death is noticed",
+        )
+        .await;
+        eventually(
+            || async { below.iter().all(|pid| has_ended(*pid)) },
+            "what the shim had started is gone",
+        )
+        .await;
+        assert_ne!(bed.status(&id).await.state, ContainerState::Running);
+        bed.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    }
+    bed.assert_clean_end().await;
+}
+
+/// Live processes below another one.
+#[cfg(test)]
+fn descendants(parent: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let Some(end) = stat.rfind(") ") else { continue };
+        let mut fields = stat[end + 2..].split(' ');
+        if fields.next() != Some("Z") && fields.next().and_then(|ppid| ppid.parse().ok()) == Some(parent) {
+            found.push(pid);
+            found.extend(descendants(pid));
+        }
+    }
+    found
+}

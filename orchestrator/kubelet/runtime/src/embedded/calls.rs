@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use super::lifecycle::{odd_answer, tail};
+use super::containers::{odd_answer, tail};
 use super::link::LinkLost;
 use super::{EmbeddedRuntime, blocking};
 use crate::container::{Container, ContainerConfig, ContainerId, ContainerStatus, ExecOutput};
@@ -89,7 +89,7 @@ impl ContainerRuntime for EmbeddedRuntime {
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
         let (sandbox, _, entry) = self
             .inner
-            .found(id)
+            .find(id)
             .ok_or_else(|| RuntimeError::ContainerNotFound(id.clone()))?;
         let message = if entry.is_exited() {
             let path = self.inner.container_dir(&sandbox, id).termination_log();
@@ -116,7 +116,7 @@ impl ContainerRuntime for EmbeddedRuntime {
     ) -> Result<ExecOutput, RuntimeError> {
         let (sandbox, link, _) = self
             .inner
-            .found(id)
+            .find(id)
             .ok_or_else(|| RuntimeError::ContainerNotFound(id.clone()))?;
         let Some(link) = link else {
             return Err(RuntimeError::ContainerNotRunning(id.clone()));

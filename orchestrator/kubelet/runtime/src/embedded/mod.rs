@@ -5,11 +5,13 @@
 //! directory without one) and cleaned when the state directory is opened again.
 
 mod calls;
+mod connection;
+mod containers;
 mod images;
-mod lifecycle;
 mod link;
 mod open;
 mod pod_files;
+mod sandboxes;
 mod state;
 mod validate;
 
@@ -27,7 +29,7 @@ use crate::cgroup::Hierarchies;
 use crate::cri::ContainerEvent;
 use crate::error::RuntimeError;
 use crate::image::store::ImageStore;
-use crate::records::Layout;
+use crate::layout::Layout;
 use crate::sandbox::SandboxId;
 use state::State;
 

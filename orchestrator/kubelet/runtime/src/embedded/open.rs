@@ -18,8 +18,9 @@ use crate::cgroup::Hierarchies;
 use crate::container::{ContainerId, ContainerState};
 use crate::error::RuntimeError;
 use crate::image::store::ImageStore;
+use crate::layout::{Layout, SandboxDir};
 use crate::process::kill_and_wait;
-use crate::records::{self, ContainerRecord, Layout, ProcessIdentity, Progress, SandboxDir, SandboxRecord};
+use crate::records::{self, ContainerRecord, ProcessIdentity, Progress, SandboxRecord};
 use crate::sandbox::SandboxId;
 use crate::spec::capabilities::Available;
 
@@ -47,19 +48,22 @@ pub(super) struct Found {
 
 /// Containers need root in this sense: user 0 with the right to make namespaces and mounts.
 pub(super) fn check_rights() -> Result<(), RuntimeError> {
-    let missing = |missing: &str| RuntimeError::NotPermitted {
-        missing: missing.to_owned(),
-    };
-    if !rustix::process::geteuid().is_root() {
-        return Err(missing(
-            "user 0 (namespaces, mounts, cgroups, other users' processes)",
-        ));
-    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    match Available::parse(&status) {
-        Some(available) if available.has(Capability::SysAdmin) => Ok(()),
-        Some(_) | None => Err(missing("the capability SYS_ADMIN (namespaces, mounts)")),
+    match missing_right(rustix::process::geteuid().is_root(), &status) {
+        None => Ok(()),
+        Some(missing) => Err(RuntimeError::NotPermitted {
+            missing: missing.to_owned(),
+        }),
     }
+}
+
+/// What a process lacks to run containers.
+fn missing_right(is_root: bool, status: &str) -> Option<&'static str> {
+    if !is_root {
+        return Some("user 0 (namespaces, mounts, cgroups, other users' processes)");
+    }
+    let can_mount = Available::parse(status).is_some_and(|available| available.has(Capability::SysAdmin));
+    (!can_mount).then_some("the capability SYS_ADMIN (namespaces, mounts)")
 }
 
 pub(super) fn open(mut config: EmbeddedConfig) -> Result<Opened, RuntimeError> {
@@ -196,7 +200,7 @@ fn recover_containers(dir: &SandboxDir) -> Result<BTreeMap<ContainerId, Containe
     };
     for entry in entries {
         let path = entry.map_err(failed("list", &dir.containers()))?.path();
-        let container = records::ContainerDir { path: path.clone() };
+        let container = crate::layout::ContainerDir { path: path.clone() };
         match records::read::<ContainerRecord>(&container.record()) {
             Ok(Some(record)) if dir.container(&record.id).path == path => {
                 let progress = records::read(&container.progress()).unwrap_or_else(|error| {
@@ -303,5 +307,40 @@ fn remove_orphaned_shm(layout: &Layout, sandboxes: &[Found]) {
         {
             tracing::warn!(%error, "Shared memory of a pod that is gone is left");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_run_containers() {
+        let full = "CapPrm:\t000001ffffffffff\nCapBnd:\t000001ffffffffff\n";
+        let docker = "CapPrm:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n";
+        assert_eq!(missing_right(true, full), None);
+        for (name, is_root, status, word) in [
+            ("ordinary user", false, full, "user 0"),
+            ("container without privileges", true, docker, "SYS_ADMIN"),
+            ("no procfs", true, "", "SYS_ADMIN"),
+        ] {
+            let missing = missing_right(is_root, status).expect(name);
+            assert!(missing.contains(word), "{name}: {missing}");
+        }
+    }
+
+    #[test]
+    fn lock_tells_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_owned());
+        let held = take_lock(&layout).unwrap();
+        let error = take_lock(&layout).unwrap_err();
+        let me = std::process::id();
+        assert!(
+            matches!(error, RuntimeError::StateDirectoryInUse { pid, .. } if pid == me),
+            "{error}"
+        );
+        drop(held);
+        take_lock(&layout).unwrap();
     }
 }

@@ -17,7 +17,8 @@ use moorline_mount::mount::{BindOptions, clone_tree, mount};
 use moorline_mount::mount_options::Attributes;
 use moorline_mount::mountinfo;
 
-use crate::records::{ContainerDir, RootSource};
+use crate::layout::ContainerDir;
+use crate::records::RootSource;
 
 /// What a container made of the machine's own root may write outside its volumes.
 const HOST_SCRATCH: &str = "size=256m";

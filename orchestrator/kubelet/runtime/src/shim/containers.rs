@@ -18,12 +18,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::container::{ContainerId, ContainerState};
-use crate::records::{self, ContainerDir, ContainerRecord, ProcessIdentity, Progress};
+use crate::layout::ContainerDir;
+use crate::records::{self, ContainerRecord, ProcessIdentity, Progress};
+use crate::shim::connections::Asker;
 use crate::shim::helper::Outcome;
 use crate::shim::log::{FILE_LIMIT_BYTES, LineCutter, LogFile, Stream};
 use crate::shim::protocol::{FromShim, Reply};
 use crate::shim::pump::{Flow, Pump};
-use crate::shim::server::{Asker, Job, Server, monotonic, split_exit};
+use crate::shim::server::{Job, Server, monotonic, split_exit};
 use crate::shim::{SHIM_NAME, console};
 
 /// A helper that takes longer is stuck in the kernel.
@@ -279,13 +281,12 @@ impl Server {
             return;
         };
         let now = Timestamp::now();
+        let mut trouble = None;
         for (pump, mut cutter) in std::mem::take(&mut container.outputs) {
             let mut lines = Vec::new();
             pump.drain(|bytes| lines.extend(cutter.feed(bytes, now)));
             lines.extend(cutter.finish(now));
-            if let Some(log) = container.log.as_mut().filter(|_| !lines.is_empty()) {
-                log.write(&lines).ok(); // a full disk loses log lines, not the container's exit
-            }
+            trouble = trouble.or(container.log.as_mut().and_then(|log| log.write_or_drop(&lines)));
         }
         container.log = None;
         container.console = None;
@@ -296,6 +297,7 @@ impl Server {
         container.progress.finished_at = Some(now);
         let written = records::write(&container.dir.progress(), &container.progress);
         let stoppers = std::mem::take(&mut container.stoppers);
+        self.warn(id, trouble);
         self.warn_on_error(id, written);
         self.clear_cgroup(id);
         self.tell_change(id);
@@ -359,17 +361,19 @@ impl Server {
         };
         let now = Timestamp::now();
         let log = &mut container.log;
+        let mut trouble = None;
         container.outputs.retain_mut(|(pump, cutter)| {
             let mut lines = Vec::new();
             let flow = pump.turn(|bytes| lines.extend(cutter.feed(bytes, now)));
             if flow == Flow::Ended {
                 lines.extend(cutter.finish(now));
             }
-            if let Some(log) = log.as_mut().filter(|_| !lines.is_empty()) {
-                log.write(&lines).ok(); // a full disk loses log lines; blocking would stop the container
-            }
+            trouble = trouble
+                .take()
+                .or(log.as_mut().and_then(|log| log.write_or_drop(&lines)));
             flow == Flow::Open
         });
+        self.warn(id, trouble);
     }
 
     fn take_console(&mut self, id: &ContainerId) {
@@ -418,10 +422,14 @@ impl Server {
     }
 
     fn warn_on_error(&mut self, id: &ContainerId, written: Result<(), crate::error::RuntimeError>) {
-        if let Err(error) = written {
+        self.warn(id, written.err().map(|error| error.to_string()));
+    }
+
+    fn warn(&mut self, id: &ContainerId, trouble: Option<String>) {
+        if let Some(text) = trouble {
             self.tell_all(&FromShim::Warning {
                 container: id.clone(),
-                text: error.to_string(),
+                text,
             });
         }
     }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::container::ContainerId;
 use crate::records;
+use crate::shim::connections::Asker;
 use crate::shim::containers::{HELPER_LIMIT, helper_command};
 use crate::shim::helper::{ExecOrder, Outcome};
 use crate::shim::protocol::{EXEC_OUTPUT_LIMIT_BYTES, Reply};
 use crate::shim::pump::{Flow, Pump};
-use crate::shim::server::{Asker, Job, Server, monotonic, split_exit};
+use crate::shim::server::{Job, Server, monotonic, split_exit};
 
 /// Commands at once in one pod.
 const SESSIONS_MAX: usize = 64;

@@ -18,12 +18,12 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError, d
 use moorline_mount::mount::{Propagation, mount, set_propagation, unmount_lazy};
 use nix::sched::{CloneFlags, unshare};
 use oci_spec::runtime::Spec;
-use rustix::process::{Signal, chdir, set_parent_process_death_signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, Signal, chdir, getppid, pidfd_open, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
-use crate::records::{
-    self, ContainerDir, ContainerRecord, ProcessIdentity, RootSource, SandboxDir, SandboxRecord,
-};
+use crate::layout::{ContainerDir, SandboxDir};
+use crate::records::{self, ContainerRecord, ProcessIdentity, RootSource, SandboxRecord};
 use crate::rootfs;
 use crate::shim::prepare;
 use crate::spec;
@@ -137,7 +137,21 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// The helper ends with the shim, and gets a handle by which those it starts can see that the shim still lives.
+fn tie_to_shim() -> Result<OwnedFd, Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let shim = getppid().ok_or("the shim is gone")?;
+    let handle = pidfd_open(shim, PidfdFlags::empty())?;
+    // Only now it is certain that the handle is the shim's, and not that of a process that took us over.
+    if getppid() == Some(shim) {
+        Ok(handle)
+    } else {
+        Err("the shim is gone".into())
+    }
+}
+
 fn start_container(container: &Path, warnings: &mut Vec<String>) -> Result<ProcessIdentity, Failure> {
+    let shim = tie_to_shim()?;
     let site = Site::load(container)?;
     join_cgroup(&site, warnings)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -160,7 +174,7 @@ fn start_container(container: &Path, warnings: &mut Vec<String>) -> Result<Proce
     let spec = prepare::specification(&site.sandbox_dir, &site.sandbox, &site.dir, &site.record, binds)?;
     let config = site.dir.path.join("config.json");
     spec.save(&config)?;
-    run(&site)
+    run(&site, shim)
 }
 
 /// Limits first, then the helper itself moves in, and with it all that it starts.
@@ -196,13 +210,14 @@ fn hide_cgroups() -> Result<(), Failure> {
     Ok(mount("tmpfs", root, "tmpfs", &["size=64k".to_owned()])?)
 }
 
-fn run(site: &Site) -> Result<ProcessIdentity, Failure> {
+fn run(site: &Site, shim: OwnedFd) -> Result<ProcessIdentity, Failure> {
     let oci = site.dir.oci();
     fs::create_dir_all(&oci)?;
     let (mut told, tell) = io::pipe()?;
     let mut builder = ContainerBuilder::new(site.record.id.0.clone(), SyscallType::default())
         .with_executor(Payload {
             tell: Arc::new(tell.into()),
+            shim: Arc::new(shim),
         })
         .with_root_path(&oci)?
         .validate_id()?;
@@ -242,6 +257,7 @@ fn adjust_oom_score(site: &Site, pid: u32) {
 }
 
 fn exec_command(spool: &Path) -> Result<u32, Failure> {
+    let shim = tie_to_shim()?;
     let order: ExecOrder = records::read(&spool.join("order.json"))?.ok_or("there is no order")?;
     let site = Site::load(&order.container)?;
     let cgroup = site.sandbox.cgroup.child(&site.record.id.0);
@@ -262,6 +278,7 @@ fn exec_command(spool: &Path) -> Result<u32, Failure> {
     let pid = ContainerBuilder::new(site.record.id.0.clone(), SyscallType::default())
         .with_executor(Payload {
             tell: Arc::new(tell.into()),
+            shim: Arc::new(shim),
         })
         .with_root_path(site.dir.oci())?
         .validate_id()?
@@ -284,13 +301,27 @@ fn exec_command(spool: &Path) -> Result<u32, Failure> {
 struct Payload {
     /// Closed by a successful execve; gets the reason of a failed one.
     tell: Arc<OwnedFd>,
+    /// The shim's process.
+    shim: Arc<OwnedFd>,
+}
+
+impl Payload {
+    /// A container without its shim would go on unseen, holding its volumes: the kernel kills this process with the
+    /// shim from here on, unless the shim was faster.
+    fn tie_to_shim(&self) -> Result<(), String> {
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|errno| format!("tie to the shim's life: {errno}"))?;
+        let mut ended = [PollFd::new(&self.shim, PollFlags::IN)];
+        match poll(&mut ended, Some(&Timespec::default())) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err("the shim is gone".to_owned()),
+            Err(errno) => Err(format!("look whether the shim lives: {errno}")),
+        }
+    }
 }
 
 impl Executor for Payload {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        // A container without its shim would go on unseen, holding its volumes.
-        set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(|errno| ExecutorError::Other(format!("tie to the shim's life: {errno}")))?;
         default_sigpipe().map_err(|errno| ExecutorError::Other(format!("reset SIGPIPE: {errno}")))?;
         let result = default::get_executor().exec(spec);
         if let Err(error) = &result {
@@ -299,7 +330,11 @@ impl Executor for Payload {
         result
     }
 
+    /// Called in the new process when all is set up but the execution, after the last change of its user: such a
+    /// change would untie it again.
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        self.tie_to_shim()
+            .map_err(ExecutorValidationError::ArgValidationError)?;
         default::get_executor().validate(spec)
     }
 }

@@ -94,6 +94,8 @@ pub(crate) struct LogFile {
     file: File,
     size_bytes: u64,
     limit_bytes: u64,
+    /// The last write failed, and that was said.
+    is_failing: bool,
 }
 
 impl LogFile {
@@ -109,6 +111,7 @@ impl LogFile {
             file,
             size_bytes,
             limit_bytes,
+            is_failing: false,
         })
     }
 
@@ -120,6 +123,22 @@ impl LogFile {
         self.file.write_all(lines)?;
         self.size_bytes += lines.len() as u64;
         Ok(())
+    }
+
+    /// As [`LogFile::write`] for a caller that goes on anyway: a full disk loses log lines, it must not stop the
+    /// container. The first failure of a row is returned for somebody to hear.
+    pub(crate) fn write_or_drop(&mut self, lines: &[u8]) -> Option<String> {
+        let result = if lines.is_empty() {
+            Ok(())
+        } else {
+            self.write(lines)
+        };
+        let was_failing = std::mem::replace(&mut self.is_failing, result.is_err());
+        let error = result.err().filter(|_| !was_failing)?;
+        Some(format!(
+            "log lines are lost: write {}: {error}",
+            self.path.display()
+        ))
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -210,6 +229,27 @@ mod tests {
             cutter.feed(b"x\n", now()),
             format!("{AT} stderr F x\n").into_bytes()
         );
+    }
+
+    #[test]
+    fn failure_is_told_once_in_a_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = LogFile::open(&dir.path().join("log"), 100).unwrap();
+        let working = std::mem::replace(
+            &mut log.file,
+            File::options().write(true).open("/dev/full").unwrap(),
+        );
+        let told = log.write_or_drop(b"a\n").unwrap();
+        assert!(
+            told.starts_with("log lines are lost: write") && told.contains("No space left"),
+            "{told}"
+        );
+        assert_eq!(log.write_or_drop(b"b\n"), None);
+        log.file = working;
+        assert_eq!(log.write_or_drop(b"c\n"), None);
+        assert_eq!(fs::read_to_string(dir.path().join("log")).unwrap(), "c\n");
+        log.file = File::options().write(true).open("/dev/full").unwrap();
+        assert!(log.write_or_drop(b"d\n").is_some());
     }
 
     #[test]

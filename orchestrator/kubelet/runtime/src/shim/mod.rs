@@ -8,9 +8,11 @@
 //!
 //! One executable plays all parts: called as `moorline-shim`, `main` goes to [`shim_main`] before anything else.
 
+mod connections;
 mod console;
 mod containers;
 pub(crate) mod control;
+mod ending;
 mod execs;
 mod helper;
 mod log;

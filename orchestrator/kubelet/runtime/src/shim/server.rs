@@ -3,9 +3,9 @@
 //! Nothing here may wait for somebody else, but for the disk: records are written before they are told.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,34 +17,20 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::container::ContainerId;
-use crate::records::{self, ProcessIdentity, SandboxDir, SandboxRecord};
+use crate::layout::SandboxDir;
+use crate::records::{self, ProcessIdentity, SandboxRecord};
+use crate::shim::connections::{Asker, Connection};
 use crate::shim::containers::Managed;
+use crate::shim::ending::Shutdown;
 use crate::shim::execs::Session;
-use crate::shim::protocol::{self, FrameError, FromShim, PROTOCOL, Reply, Request, RequestBody};
+use crate::shim::protocol::{Reply, RequestBody};
 use crate::shim::{READY, control};
-
-/// Connections at once; there is one runtime, and the one before it that hasn't noticed its end yet.
-const CONNECTIONS_MAX: usize = 8;
 
 /// What a helper process is at work on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Job {
     Start(ContainerId),
     Exec(u64),
-}
-
-/// Who asked, to be answered later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asker {
-    connection: u64,
-    seq: u64,
-}
-
-#[derive(Debug)]
-struct Connection {
-    stream: UnixStream,
-    inbound: Vec<u8>,
-    outbound: Vec<u8>,
 }
 
 /// Everything the shim knows.
@@ -59,19 +45,10 @@ pub(crate) struct Server {
     /// Ends of processes that no helper has told us of yet.
     pub(crate) early: BTreeMap<u32, i32>,
     pub(crate) next_session: u64,
-    listener: UnixListener,
-    connections: BTreeMap<u64, Connection>,
-    next_connection: u64,
-    shutdown: Shutdown,
-}
-
-/// How far the end has come.
-#[derive(Debug)]
-enum Shutdown {
-    NotAsked,
-    /// Everything is being killed; these want to hear when it is done.
-    Going(Vec<Asker>),
-    Done,
+    pub(crate) listener: UnixListener,
+    pub(crate) connections: BTreeMap<u64, Connection>,
+    pub(crate) next_connection: u64,
+    pub(crate) shutdown: Shutdown,
 }
 
 /// What became ready.
@@ -300,75 +277,7 @@ impl Server {
         }
     }
 
-    fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.connections.len() >= CONNECTIONS_MAX || stream.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let id = self.next_connection;
-            self.next_connection += 1;
-            self.connections.insert(
-                id,
-                Connection {
-                    stream,
-                    inbound: Vec::new(),
-                    outbound: Vec::new(),
-                },
-            );
-            let containers = self
-                .containers
-                .iter()
-                .map(|(id, container)| (id.clone(), container.progress.clone()))
-                .collect();
-            self.send(
-                id,
-                &FromShim::Hello {
-                    protocol: PROTOCOL,
-                    containers,
-                },
-            );
-        }
-    }
-
-    fn on_connection(&mut self, id: u64) {
-        self.flush(id);
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let mut buffer = [0; 16 << 10];
-        loop {
-            match connection.stream.read(&mut buffer) {
-                Ok(0) => return self.hang_up(id),
-                Ok(count) => connection.inbound.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.hang_up(id),
-            }
-        }
-        loop {
-            let Some(connection) = self.connections.get_mut(&id) else {
-                return;
-            };
-            match protocol::decode::<Request>(&mut connection.inbound) {
-                Ok(Some(request)) => self.on_request(
-                    Asker {
-                        connection: id,
-                        seq: request.seq,
-                    },
-                    request.body,
-                ),
-                Ok(None) => return,
-                Err(FrameError::TooLong(_) | FrameError::Json(_)) => return self.hang_up(id),
-            }
-        }
-    }
-
-    /// Work that was asked for goes on; only its answer is lost.
-    fn hang_up(&mut self, id: u64) {
-        self.connections.remove(&id);
-    }
-
-    fn on_request(&mut self, asker: Asker, body: RequestBody) {
+    pub(crate) fn on_request(&mut self, asker: Asker, body: RequestBody) {
         match body {
             RequestBody::Start { container } => self.start(asker, container),
             RequestBody::Stop {
@@ -390,130 +299,6 @@ impl Server {
                 self.reply(asker, Reply::Done);
             }
             RequestBody::Shutdown => self.begin_shutdown(Some(asker)),
-        }
-    }
-
-    pub(crate) fn reply(&mut self, asker: Asker, reply: Reply) {
-        self.send(
-            asker.connection,
-            &FromShim::Reply {
-                seq: asker.seq,
-                reply,
-            },
-        );
-    }
-
-    pub(crate) fn tell_all(&mut self, message: &FromShim) {
-        let ids: Vec<u64> = self.connections.keys().copied().collect();
-        for id in ids {
-            self.send(id, message);
-        }
-    }
-
-    fn send(&mut self, id: u64, message: &FromShim) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        match protocol::encode(message) {
-            // A runtime that doesn't read can't make the shim grow without end: it connects again and gets a snapshot.
-            Ok(_) if connection.outbound.len() > 2 * protocol::FRAME_LIMIT_BYTES => self.hang_up(id),
-            Ok(bytes) => {
-                connection.outbound.extend_from_slice(&bytes);
-                self.flush(id);
-            }
-            Err(_) => self.hang_up(id),
-        }
-    }
-
-    fn flush(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        while !connection.outbound.is_empty() {
-            match connection.stream.write(&connection.outbound) {
-                Ok(count) => {
-                    connection.outbound.drain(..count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.hang_up(id),
-            }
-        }
-    }
-
-    fn begin_shutdown(&mut self, asker: Option<Asker>) {
-        match &mut self.shutdown {
-            Shutdown::NotAsked => self.shutdown = Shutdown::Going(asker.into_iter().collect()),
-            Shutdown::Going(askers) => askers.extend(asker),
-            Shutdown::Done => {
-                if let Some(asker) = asker {
-                    self.reply(asker, Reply::Done);
-                }
-            }
-        }
-        self.kill_everything();
-    }
-
-    /// Answered only when nothing runs any more.
-    fn finish_shutdown(&mut self) {
-        let Shutdown::Going(askers) = &mut self.shutdown else {
-            return;
-        };
-        let askers = std::mem::take(askers);
-        if self.is_busy() {
-            self.shutdown = Shutdown::Going(askers);
-            self.kill_everything();
-            return;
-        }
-        self.shutdown = Shutdown::Done;
-        for asker in askers {
-            self.reply(asker, Reply::Done);
-        }
-    }
-
-    /// Nothing new begins any more.
-    pub(crate) fn is_ending(&self) -> bool {
-        !matches!(self.shutdown, Shutdown::NotAsked)
-    }
-
-    fn is_busy(&self) -> bool {
-        !self.jobs.is_empty()
-            || self.sessions.values().any(|session| session.pid().is_some())
-            || self
-                .containers
-                .values()
-                .any(|container| container.pid().is_some())
-    }
-
-    fn kill_everything(&mut self) {
-        let containers = self.containers.values().filter_map(Managed::pid);
-        let sessions = self.sessions.values().filter_map(Session::pid);
-        for pid in containers.chain(sessions).chain(self.jobs.keys().copied()) {
-            crate::process::kill_now(pid);
-        }
-        self.kill_strays();
-    }
-
-    /// Kills children nobody accounts for: what is left when a helper was killed half-way. With a helper at work
-    /// there are such children rightly.
-    pub(crate) fn kill_strays(&self) {
-        if !self.jobs.is_empty() {
-            return;
-        }
-        let me = std::process::id();
-        let children = std::fs::read_to_string(format!("/proc/self/task/{me}/children")).unwrap_or_default();
-        let known = |pid: &u32| {
-            self.containers
-                .values()
-                .any(|container| container.pid() == Some(*pid))
-                || self.sessions.values().any(|session| session.pid() == Some(*pid))
-        };
-        for pid in children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .filter(|pid| !known(pid))
-        {
-            crate::process::kill_now(pid);
         }
     }
 }

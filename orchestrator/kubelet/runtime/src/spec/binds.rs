@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::container::{ContainerConfig, MountPropagation};
-use crate::records::{ContainerDir, SandboxDir, SandboxRecord};
+use crate::layout::{ContainerDir, SandboxDir};
+use crate::records::SandboxRecord;
 
 /// One bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
