@@ -40,3 +40,8 @@ mod place;
 mod wire;
 
 pub use registry::{Gvk, Registry, ResourceFacts, TypeId};
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,6 +9,7 @@ mod schemas;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -41,30 +42,20 @@ pub fn v3_index(registry: &Registry) -> Value {
     json!({ "paths": paths })
 }
 
-/// The hash of a group version's document; changes whenever the document does. Builds the document when it is asked
-/// for the first time.
+/// The hash of a group version's document; changes whenever the document does. Goes through the whole document when it
+/// is asked for the first time.
 #[must_use]
 pub fn v3_hash(registry: &Registry, group: &str, version: &str) -> String {
-    let built = || {
-        hash(
-            v3_document(registry, group, version)
-                .as_ref()
-                .unwrap_or(&Value::Null),
-        )
+    let computed = || {
+        let mut hasher = Hasher(Sha256::new());
+        // Writing into a hasher can't fail.
+        write_document(registry, group, version, &mut hasher).ok();
+        hex::encode_upper(hasher.0.finalize())
     };
-    registry
-        .version(group, version)
-        .map(|facts| facts.openapi_hash.get_or_init(built).clone())
+    let facts = registry.version(group, version);
+    facts
+        .map(|facts| facts.openapi_hash.get_or_init(computed).clone())
         .unwrap_or_default()
-}
-
-/// The hash of a document.
-#[must_use]
-pub fn hash(document: &Value) -> String {
-    let mut hasher = Hasher(Sha256::new());
-    // Writing into a hasher can't fail, and all keys are texts.
-    serde_json::to_writer(&mut hasher, document).ok();
-    hex::encode_upper(hasher.0.finalize())
 }
 
 struct Hasher(Sha256);
@@ -80,12 +71,30 @@ impl Write for Hasher {
     }
 }
 
-/// The answer to `GET /openapi/v3/api/v1` and `/openapi/v3/apis/{group}/{version}`; nothing where that isn't served.
-/// Large (some MB for core): serialise it, compress it, drop it.
+/// The answer to `GET /openapi/v3/api/v1` and `/openapi/v3/apis/{group}/{version}`, as text; nothing where that isn't
+/// served. A few hundred kB: compress it, drop it.
 #[must_use]
-pub fn v3_document(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+pub fn v3_document(registry: &Registry, group: &str, version: &str) -> Option<Box<RawValue>> {
+    registry.served_in(group, version).next()?;
+    let mut text = Vec::new();
+    write_document(registry, group, version, &mut text).ok()?;
+    RawValue::from_string(String::from_utf8(text).ok()?).ok()
+}
+
+/// Writes a document piece by piece: as a tree the whole of it would take many times its text's memory.
+fn write_document(registry: &Registry, group: &str, version: &str, out: &mut impl Write) -> io::Result<()> {
+    let info = json!({
+        "title": format!("Moorline {}", api_version(group, version)),
+        "version": concat!("v", env!("CARGO_PKG_VERSION")),
+    });
+    write!(out, r#"{{"openapi":"3.0.0","info":{info},"paths":{{"#)?;
     let mut roots = BTreeSet::new();
-    let mut paths = Map::new();
+    roots.extend(
+        ["meta/v1.DeleteOptions", "meta/v1.Status", "meta/v1.Patch"]
+            .iter()
+            .filter_map(|id| registry.type_by_id(id)),
+    );
+    let mut entries = Entries { out, is_first: true };
     for resource in registry.served_in(group, version) {
         roots.insert(resource.type_id);
         roots.extend(resource.list_type_id);
@@ -96,23 +105,33 @@ pub fn v3_document(registry: &Registry, group: &str, version: &str) -> Option<Va
                 .filter(|sub| sub.served)
                 .map(|sub| sub.type_id),
         );
+        let mut paths = Map::new();
         operations::add_paths(registry, resource, &mut paths);
+        for (path, operations) in &paths {
+            entries.put(path, operations)?;
+        }
     }
-    let found = !paths.is_empty();
-    let title = api_version(group, version);
-    roots.extend(
-        ["meta/v1.DeleteOptions", "meta/v1.Status", "meta/v1.Patch"]
-            .iter()
-            .filter_map(|id| registry.type_by_id(id)),
-    );
-    found.then(|| {
-        json!({
-            "openapi": "3.0.0",
-            "info": { "title": format!("Moorline {title}"), "version": concat!("v", env!("CARGO_PKG_VERSION")) },
-            "paths": paths,
-            "components": { "schemas": schemas::reachable(registry, roots) },
-        })
-    })
+    entries.out.write_all(br#"},"components":{"schemas":{"#)?;
+    entries.is_first = true;
+    schemas::each_reachable(registry, roots, |name, schema| entries.put(name, &schema))?;
+    entries.out.write_all(b"}}}")
+}
+
+/// Writes the entries of an object.
+struct Entries<'w, W> {
+    out: &'w mut W,
+    is_first: bool,
+}
+
+impl<W: Write> Entries<'_, W> {
+    fn put(&mut self, name: &str, value: &Value) -> io::Result<()> {
+        let comma = if std::mem::take(&mut self.is_first) {
+            ""
+        } else {
+            ","
+        };
+        write!(self.out, "{comma}{}:{value}", Value::from(name))
+    }
 }
 
 #[cfg(test)]
@@ -120,7 +139,12 @@ mod tests {
     use super::*;
 
     fn core() -> Value {
-        v3_document(Registry::builtin(), "", "v1").unwrap()
+        document("", "v1")
+    }
+
+    fn document(group: &str, version: &str) -> Value {
+        let text = v3_document(Registry::builtin(), group, version).unwrap();
+        serde_json::from_str(text.get()).unwrap()
     }
 
     /// What kubectl does before `create` and `apply`.
@@ -142,7 +166,7 @@ mod tests {
     fn kubectl_finds_field_validation_and_dry_run_for_every_patchable_kind() {
         let registry = Registry::builtin();
         for resource in registry.resources().filter(|resource| resource.allows("patch")) {
-            let document = v3_document(registry, resource.group, resource.version).unwrap();
+            let document = document(resource.group, resource.version);
             let parameters = patch_parameters(&document, resource.kind);
             for needed in ["fieldValidation", "dryRun", "fieldManager", "force"] {
                 assert!(
@@ -170,7 +194,7 @@ mod tests {
         }
         let registry = Registry::builtin();
         for (group, version) in registry.served_group_versions() {
-            let document = v3_document(registry, group, version).unwrap();
+            let document = document(group, version);
             let mut found = BTreeSet::new();
             references(&document, &mut found);
             for name in found {
@@ -256,6 +280,6 @@ mod tests {
             index["paths"].as_object().unwrap().len(),
             registry.served_group_versions().count()
         );
-        assert_eq!(v3_document(registry, "apps", "v1"), None);
+        assert!(v3_document(registry, "apps", "v1").is_none());
     }
 }

@@ -43,7 +43,8 @@ pub fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value) -> Vec<Cause> {
     faults.into_causes()
 }
 
-/// All faults of a change of the main resource; `new` as it would be stored.
+/// All faults of a change of the main resource; `new` as it would be stored. A pod's node is set through its binding
+/// alone, so that doesn't pass here.
 #[must_use]
 pub fn update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();

@@ -21,19 +21,25 @@ fn name(facts: &Type) -> String {
     )
 }
 
-/// The schemas of some types and of all that they refer to.
-pub(super) fn reachable(registry: &Registry, roots: BTreeSet<TypeId>) -> Map<String, Value> {
+/// Gives the schemas of some types and of all that they refer to, each once, with its name.
+///
+/// # Errors
+/// What `give` fails with.
+pub(super) fn each_reachable<E>(
+    registry: &Registry,
+    roots: BTreeSet<TypeId>,
+    mut give: impl FnMut(&str, Value) -> Result<(), E>,
+) -> Result<(), E> {
     let mut waiting: Vec<TypeId> = roots.iter().copied().collect();
     let mut seen = roots;
-    let mut schemas = Map::new();
     while let Some(type_id) = waiting.pop() {
         let facts = registry.get(type_id);
-        schemas.insert(name(facts), schema(registry, facts));
+        give(&name(facts), schema(registry, facts))?;
         for field in &facts.json {
             waiting.extend(component(registry, field.kind).filter(|&inner| seen.insert(inner)));
         }
     }
-    schemas
+    Ok(())
 }
 
 /// The type whose schema a value of a kind refers to.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::faults::Faults;
-use crate::object::{at, is_empty, list, map, text};
+use crate::object::{at, list, map, text};
 use crate::place::Place;
 
 const SPEC: Place<'static> = Place::top("spec");
@@ -64,10 +64,6 @@ fn comparable(after: &Map<String, Value>, old: &Value) -> Map<String, Value> {
         .is_some_and(|seconds| seconds < 0);
     if was_negative && grace(&comparable) == Some(1) {
         restore(&mut comparable, spec, "terminationGracePeriodSeconds");
-    }
-    // Binding a pod to its node comes this way too; it happens once.
-    if is_empty(spec.get("nodeName")) {
-        restore(&mut comparable, spec, "nodeName");
     }
     // A pod that must not be scheduled yet may still be narrowed down to fewer nodes.
     if !list(old, &["spec", "schedulingGates"]).is_empty() {

@@ -510,7 +510,11 @@ fn a_pod_hardly_changes() {
                     "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds",
                 ],
             ),
-            ("node is chosen", vec![("/spec/nodeName", json!("n"))], vec![]),
+            (
+                "node is chosen without a binding",
+                vec![("/spec/nodeName", json!("n"))],
+                vec![FORBIDDEN],
+            ),
             (
                 "grace",
                 vec![("/spec/terminationGracePeriodSeconds", json!(1))],
