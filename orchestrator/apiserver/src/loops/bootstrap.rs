@@ -19,13 +19,25 @@ pub(crate) async fn run(caller: &Caller) -> Result<(), Failure> {
     try_join_all(namespaces).await?;
     let (service, endpoints) = (service(), endpoints(caller));
     let service = ensure(caller, "", "services", Some("default"), service);
-    let endpoints = ensure(caller, "", "endpoints", Some("default"), endpoints);
+    let endpoints = async {
+        ensure(caller, "", "endpoints", Some("default"), endpoints.clone()).await?;
+        correct_endpoints(caller, &endpoints).await
+    };
     let roles = try_join_all(
         cluster_roles()
             .map(|(plural, object)| ensure(caller, "rbac.authorization.k8s.io", plural, None, object)),
     );
     futures::future::try_join3(service, endpoints, roles).await?;
     Ok(())
+}
+
+/// The server may listen elsewhere than when it ran before.
+async fn correct_endpoints(caller: &Caller, wanted: &Value) -> Result<(), Failure> {
+    let facts = caller.collection("", "endpoints")?.resource;
+    let change = caller.change(facts, "default/kubernetes", |endpoints| {
+        endpoints["subsets"] = wanted["subsets"].clone();
+    });
+    change.await
 }
 
 async fn ensure(

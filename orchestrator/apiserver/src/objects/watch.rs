@@ -272,7 +272,7 @@ impl Watcher {
 }
 
 /// What a watcher that sees only some objects is told of a change.
-fn transition<'c>(change: &'c Change, sees: impl Fn(&Entry) -> bool) -> Option<(&'static str, &'c Entry)> {
+fn transition(change: &Change, sees: impl Fn(&Entry) -> bool) -> Option<(&'static str, &Entry)> {
     let old = change.old.as_deref().filter(|entry| sees(entry));
     let new = change.new.as_deref().filter(|entry| sees(entry));
     match (old, new) {

@@ -45,6 +45,7 @@ fn case(
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn cases() -> Vec<Case> {
     let none = Value::Null;
     let there = config_map("there");

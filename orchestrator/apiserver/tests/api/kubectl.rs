@@ -96,11 +96,13 @@ spec:
     persistentVolumeClaim: {claimName: data}
 ";
 
-const UNKNOWN_FIELD: &str = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "nonsense": 1}"#;
+const UNKNOWN_FIELD: &str =
+    r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "nonsense": 1}"#;
 const NO_ACCESS_MODES: &str = r#"{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "a"},
     "spec": {"accessModes": [], "resources": {"requests": {"storage": "1Gi"}}}}"#;
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 async fn the_usual_commands() {
     let Some(kubectl) = Kubectl::start("the_usual_commands").await else {
         return;
@@ -251,16 +253,8 @@ async fn mistakes_are_explained() {
             "",
             "the server doesn't have a resource type \"nonsense\"",
         ),
-        (
-            "apply -f -",
-            UNKNOWN_FIELD,
-            "unknown field \"nonsense\"",
-        ),
-        (
-            "apply -f -",
-            NO_ACCESS_MODES,
-            "spec.accessModes: Required value",
-        ),
+        ("apply -f -", UNKNOWN_FIELD, "unknown field \"nonsense\""),
+        ("apply -f -", NO_ACCESS_MODES, "spec.accessModes: Required value"),
         (
             "delete namespace default",
             "",

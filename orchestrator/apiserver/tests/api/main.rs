@@ -1,11 +1,22 @@
 //! The server as clients see it: over HTTP without a socket, with kube-rs, and with kubectl over TLS.
 
+#[cfg(test)]
 mod clients;
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod kubectl;
+#[cfg(test)]
 mod lists;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod loops;
+#[cfg(test)]
 mod security;
+#[cfg(test)]
 mod verbs;
+#[cfg(test)]
 mod watches;
