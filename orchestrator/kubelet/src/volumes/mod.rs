@@ -22,6 +22,8 @@ pub(crate) mod grow;
 pub(crate) mod host_path;
 pub(crate) mod local;
 pub(crate) mod manager;
+#[cfg(test)]
+mod manager_tests;
 pub(crate) mod ownership;
 pub(crate) mod payload;
 pub(crate) mod pod_directory;

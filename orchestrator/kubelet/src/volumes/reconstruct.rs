@@ -5,7 +5,7 @@ use std::path::Path;
 use super::actual::{Actual, ActualMount, Device, MountKind, Mounted};
 use super::error::VolumeError;
 use super::spec::{MountId, VolumeKey};
-use super::vol_data::{VolData, entries, file_name};
+use super::vol_data::{self, FILE_NAME, VolData, entries, file_name, remove_directory};
 use crate::paths::{CSI_PLUGIN, Layout, unescape};
 
 /// Everything that earlier kubelets left below the root. Mounts count as uncertain: publishing again or taking them
@@ -55,8 +55,8 @@ fn add_directory(
         return Ok(());
     }
     let Some(data) = read(volume) else {
-        // A crash before the record was written: the driver was never called.
-        return remove_unrecorded(layout, &id, volume);
+        // A crash before the record was written, or after it was removed: the driver has nothing here.
+        return remove_unrecorded(&layout.publish_target(uid, &spec_name), volume);
     };
     let is_inline = data.volume_lifecycle_mode == "Ephemeral";
     let key = if is_inline {
@@ -80,16 +80,22 @@ fn read(directory: &Path) -> Option<VolData> {
     })
 }
 
-fn remove_unrecorded(layout: &Layout, id: &MountId, volume: &Path) -> Result<(), VolumeError> {
-    let target = layout.publish_target(&id.pod_uid, &id.spec_name);
-    let is_mounted = moorline_mount::mount::is_mount_point(&target).unwrap_or(true);
-    if is_mounted || volume.join(super::vol_data::FILE_NAME).exists() {
-        tracing::warn!(path = %volume.display(), "Volume of unknown origin is left alone");
-        return Ok(());
+/// Removes what surrounds a volume that was not begun or is already gone. What is not empty is left alone and said.
+fn remove_unrecorded(target: &Path, directory: &Path) -> Result<(), VolumeError> {
+    let is_mounted = moorline_mount::mount::is_mount_point(target).unwrap_or(true);
+    let removed = if is_mounted || directory.join(FILE_NAME).exists() {
+        Err(VolumeError::Refused("it may be in use".into()))
+    } else {
+        remove_directory(target)
+            .and_then(|()| vol_data::remove(directory))
+            .and_then(|()| remove_directory(directory))
+    };
+    match removed {
+        Ok(()) => super::local::remove_empty_parent(directory),
+        Err(error) => {
+            tracing::warn!(path = %directory.display(), %error, "Volume of unknown origin is left alone");
+        }
     }
-    super::vol_data::remove_directory(&target)?;
-    super::vol_data::remove_directory(volume)?;
-    super::local::remove_empty_parent(volume);
     Ok(())
 }
 
@@ -100,6 +106,9 @@ fn add_block_volumes(actual: &mut Actual, layout: &Layout) -> Result<(), VolumeE
             continue;
         }
         let Some(data) = read(&layout.block_data(&spec_name)) else {
+            if let Err(error) = super::block::remove_if_unused(layout, &spec_name) {
+                tracing::warn!(path = %volume.display(), %error, "Volume of unknown origin is left alone");
+            }
             continue;
         };
         let key = VolumeKey::persistent(&data.driver_name, &data.volume_handle);
@@ -137,7 +146,10 @@ fn add_staged(actual: &mut Actual, layout: &Layout) -> Result<(), VolumeError> {
             continue;
         }
         for directory in entries(&driver)? {
-            let Some(data) = read(&directory) else { continue };
+            let Some(data) = read(&directory) else {
+                remove_unrecorded(&directory.join("globalmount"), &directory)?;
+                continue;
+            };
             let key = VolumeKey::persistent(&data.driver_name, &data.volume_handle);
             actual.volume_mut(&key).device = Some(Device {
                 state: Mounted::Uncertain,
@@ -172,7 +184,18 @@ mod tests {
         let layout = Layout::new(root.path(), root.path().join("logs"));
         record(&layout.pod_volume("u1", CSI_PLUGIN, "pv"), "Persistent");
         record(&layout.pod_volume("u1", CSI_PLUGIN, "inline"), "Ephemeral");
+        for half in [
+            layout.pod_volume("u1", CSI_PLUGIN, "half"),
+            layout.staging("d", "half"),
+            layout.block_data("half"),
+        ] {
+            make_directory(&half).unwrap();
+            std::fs::write(half.join(".vol_data.json-1-1.moorline-tmp"), "x").unwrap();
+        }
         make_directory(&layout.pod_volume("u1", CSI_PLUGIN, "half").join("mount")).unwrap();
+        let foreign = layout.pod_volume("u1", CSI_PLUGIN, "foreign");
+        make_directory(&foreign).unwrap();
+        std::fs::write(foreign.join("precious"), "x").unwrap();
         make_directory(&layout.pod_volume("u2", "kubernetes.io/empty-dir", "scratch")).unwrap();
         record(&layout.staging("d", "h"), "");
         record(&layout.staging("d", "h2"), "");

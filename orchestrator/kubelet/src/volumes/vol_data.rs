@@ -55,8 +55,13 @@ impl VolData {
     }
 }
 
-/// Removes the file of `directory`; it may be gone already.
+/// Removes the file of `directory`, and what a crash left of writing it; both may be gone already.
 pub(crate) fn remove(directory: &Path) -> Result<(), VolumeError> {
+    for path in entries(directory)? {
+        if file_name(&path).ends_with(moorline_mount::durable::TEMPORARY_SUFFIX) {
+            remove_file(&path)?;
+        }
+    }
     remove_file(&directory.join(FILE_NAME))
 }
 
@@ -141,7 +146,9 @@ mod tests {
         assert_eq!(VolData::read(directory.path()).unwrap(), Some(data));
         std::fs::write(directory.path().join(FILE_NAME), "half").unwrap();
         assert!(VolData::read(directory.path()).is_err());
+        std::fs::write(directory.path().join(".vol_data.json-1-1.moorline-tmp"), "half").unwrap();
         remove(directory.path()).unwrap();
         remove(directory.path()).unwrap();
+        assert_eq!(entries(directory.path()).unwrap(), Vec::<PathBuf>::new());
     }
 }

@@ -1,5 +1,8 @@
 //! What several test modules need.
 
+pub(crate) mod api;
+pub(crate) mod csi_driver;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
