@@ -6,25 +6,24 @@ use jiff::Timestamp;
 use moorline_driver_sdk::{
     DriverError, ErrorKind, async_trait,
     request::{
-        CapacityQuery, CapacityRange, CreateVolume, DeleteVolume, ExpandVolume, ListPage, StringMap,
-        Topology, ValidateCapabilities, VolumeCapability, VolumeId,
+        CapacityQuery, CreateVolume, DeleteVolume, ExpandVolume, ListPage, StringMap, Topology,
+        ValidateCapabilities, VolumeCapability, VolumeId,
     },
     traits::{Capacity, VolumeExpansion, VolumeListing, VolumeLookup, Volumes},
     volume::{AvailableCapacity, Confirmation, ExpandedVolume, ListedVolume, Volume, VolumePage},
 };
 
 use crate::{
-    backend::{self, Backend, Files, SizeRule},
+    backend::{self, Backend, Files},
     blocking::Blocking,
     catalog::{Begin, Catalog, Deleted},
     fit,
     pool::Pool,
-    record::{Content, Record},
+    record::Record,
+    requested::{Wanted, check_same, grown_size},
     volume_name::volume_id_of,
 };
 
-/// What a volume gets if nobody says how large it shall be.
-const SIZE_DEFAULT_BYTES: u64 = 1 << 30;
 /// A page of a list without a limit of its own.
 const PAGE_ENTRIES_MAX: usize = 1000;
 /// Page tokens say after which id to go on; the prefix tells them from anything else.
@@ -84,49 +83,9 @@ impl LocalController {
                         .make(files, record.capacity_bytes)
                         .map_err(|error| error.into_driver_error("make the volume's data"))
                 };
-                pool.create(&record, fill)?;
-                Ok(Arc::new(record))
+                pool.create(&record, fill).map(Arc::new)
             })
             .await?
-    }
-}
-
-/// Is the volume that has the name the one that is asked for?
-fn check_same(record: &Record, wanted: &Wanted) -> Result<(), DriverError> {
-    let differs = |what: String| {
-        Err(DriverError::already_exists(format!(
-            "volume {} exists, but {what}",
-            record.name
-        )))
-    };
-    if record.name != wanted.name {
-        return differs(format!("not with the name {}", wanted.name));
-    }
-    if record.content != wanted.content {
-        return differs(format!("as {}, not {}", record.content, wanted.content));
-    }
-    if !wanted.capacity.admits(record.capacity_bytes) {
-        return differs(format!("with {} bytes", record.capacity_bytes));
-    }
-    if record.parameters != wanted.parameters {
-        return differs("with other parameters".to_owned());
-    }
-    Ok(())
-}
-
-/// What a create asks for, checked.
-#[derive(Clone, Debug)]
-struct Wanted {
-    name: String,
-    content: Content,
-    capacity: CapacityRange,
-    parameters: StringMap,
-}
-
-impl Wanted {
-    fn size(&self, rule: SizeRule) -> Result<u64, DriverError> {
-        self.capacity
-            .choose(SIZE_DEFAULT_BYTES, rule.min_bytes, rule.step_bytes)
     }
 }
 
@@ -159,10 +118,10 @@ impl Volumes for LocalController {
         }
         let record = Record {
             volume_id: volume_id.clone(),
-            name: wanted.name,
+            name: wanted.name.clone(),
             capacity_bytes: size,
             content: wanted.content,
-            parameters: wanted.parameters,
+            parameters: wanted.parameters.clone(),
             created_at: Timestamp::now().to_string(),
         };
         let made = if size > space.available {
@@ -176,6 +135,7 @@ impl Volumes for LocalController {
         self.catalog
             .finish_create(&volume_id, made.as_ref().ok().cloned());
         let record = made?;
+        check_same(&record, &wanted)?;
         tracing::info!(volume.id = volume_id, capacity_bytes = size, content = %record.content, "Volume created");
         self.volume(&record)
     }
@@ -208,14 +168,20 @@ impl Volumes for LocalController {
             .capabilities
             .iter()
             .find_map(|capability| fit::fit(record.content, capability).err());
-        if let Some(reason) = misfit {
-            return Ok(Confirmation::Refused(reason));
-        }
-        Ok(Confirmation::Confirmed {
-            capabilities: request.capabilities,
-            volume_context: request.volume_context,
-            parameters: request.parameters,
-            mutable_parameters: StringMap::new(),
+        let parameters = fit::own_parameters(request.parameters);
+        Ok(match (misfit, parameters) {
+            (Some(reason), _) => Confirmation::Refused(reason),
+            (None, Err(error)) => Confirmation::Refused(error.full_message()),
+            (None, Ok(parameters)) if !parameters.is_empty() && parameters != record.parameters => {
+                Confirmation::Refused("the volume has other parameters".to_owned())
+            }
+            // The driver gives no context of its own, so that there is none to confirm.
+            (None, Ok(parameters)) => Confirmation::Confirmed {
+                capabilities: request.capabilities,
+                volume_context: StringMap::new(),
+                parameters,
+                mutable_parameters: StringMap::new(),
+            },
         })
     }
 }
@@ -314,23 +280,6 @@ impl VolumeLookup for LocalController {
     }
 }
 
-/// The size to grow to, or none if the volume is large enough.
-fn grown_size(record: &Record, capacity: CapacityRange, rule: SizeRule) -> Result<Option<u64>, DriverError> {
-    let now = record.capacity_bytes;
-    if capacity.admits(now) || capacity.required_bytes.is_some_and(|required| required <= now) {
-        // A limit below the present size would mean to shrink.
-        return match capacity.limit_bytes {
-            Some(limit) if limit < now => Err(DriverError::out_of_range(format!(
-                "the volume has {now} bytes and can't shrink to {limit}"
-            ))),
-            _ => Ok(None),
-        };
-    }
-    capacity
-        .choose(now, now.max(rule.min_bytes), rule.step_bytes)
-        .map(Some)
-}
-
 fn check_usable(record: &Record, capability: Option<&VolumeCapability>) -> Result<(), DriverError> {
     capability.map_or(Ok(()), |capability| {
         fit::fit(record.content, capability).map_err(DriverError::invalid)
@@ -398,6 +347,3 @@ impl VolumeExpansion for LocalController {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

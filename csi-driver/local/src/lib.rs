@@ -11,6 +11,7 @@
 //! | `pool` | the pool on disk: made, removed and recovered so that a crash leaves nothing half-made |
 //! | `catalog` | the pool in memory: who exists, what is reserved |
 //! | `fit` | which capabilities a volume can serve |
+//! | `requested` | same volume or another one, and which size |
 //! | `backend` | the trait, `dir` and `loop` |
 //! | `controller`, `node` | the CSI calls |
 //!
@@ -27,6 +28,7 @@ mod fit;
 mod node;
 mod pool;
 mod record;
+mod requested;
 mod volume_name;
 
 use std::sync::Arc;

@@ -157,13 +157,21 @@ impl Pool {
         Ok(usage::filesystem(&self.volumes)?.bytes)
     }
 
-    /// Makes a volume: `fill` puts its data into a directory that becomes the volume's own at the end.
+    /// Makes a volume: `fill` puts its data into a directory that becomes the volume's own at the end. If the volume is
+    /// there already, because an earlier try was not sure of its success, its record is returned.
     /// On an error nothing is left, or it is said that something is.
     pub(crate) fn create(
         &self,
         record: &Record,
         fill: impl FnOnce(&Path) -> Result<(), DriverError>,
-    ) -> Result<(), DriverError> {
+    ) -> Result<Record, DriverError> {
+        let path = self.directory(&record.volume_id);
+        if path.exists() {
+            self.sync
+                .sync()
+                .map_err(|error| uncertain("make the volume durable", error))?;
+            return Ok(self.load(&record.volume_id)?);
+        }
         let new = self.volumes.join(format!("{NEW_PREFIX}{}", record.volume_id));
         let made = remove_all(&new).map_err(DriverError::from).and_then(|()| {
             make_directory(&new)?;
@@ -178,12 +186,12 @@ impl Pool {
                 Err(left) => uncertain("undo the creation", error).caused_by(left),
             });
         }
-        let path = self.directory(&record.volume_id);
         fs::rename(&new, &path).map_err(PoolError::io("move the new volume to", &path))?;
         // From here on the volume may survive a crash, so that an error is no longer final.
         self.sync
             .sync()
-            .map_err(|error| uncertain("make the volume durable", error))
+            .map_err(|error| uncertain("make the volume durable", error))?;
+        Ok(record.clone())
     }
 
     /// Removes a volume and its data. Succeeds when it is not there. After an error another try goes on.
@@ -237,8 +245,7 @@ impl Pool {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(NEW_PREFIX) || name.starts_with(GONE_PREFIX) {
                 tracing::info!(path = %entry.path().display(), "Removing what a crash has left half-made");
-                refuse_mounts_below(&entry.path())?;
-                remove_all(&entry.path())?;
+                remove_half_made(&entry.path());
                 continue;
             }
             if !is_volume_id(&name) {
@@ -317,6 +324,13 @@ fn remove_all(path: &Path) -> Result<(), PoolError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(PoolError::io("remove", path)),
+    }
+}
+
+/// What can't be removed now is no obstacle: the next try for that volume or the next start will meet it again.
+fn remove_half_made(path: &Path) {
+    if let Err(error) = refuse_mounts_below(path).and_then(|()| remove_all(path)) {
+        tracing::error!(path = %path.display(), %error, "Something half-made can't be removed");
     }
 }
 

@@ -17,8 +17,7 @@ use rustix::{
     fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-        OpenTreeFlags, UnmountFlags,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     },
 };
 
@@ -28,19 +27,17 @@ use crate::{
     mountinfo,
 };
 
+mod attributes;
+mod propagation;
+
+use attributes::set_attributes_of;
+pub use attributes::{remount, set_attributes};
+pub use propagation::{
+    Propagation, ensure_mount_point, make_private, make_shared, make_slave, set_propagation,
+};
+
 /// fsconfig(2) takes no string longer than this.
 const FSCONFIG_VALUE_BYTES_MAX: usize = 255;
-
-/// How mounts and unmounts below a mount travel to its copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
-    /// Both ways.
-    Shared,
-    /// From the master to here only.
-    Slave,
-    /// Not at all.
-    Private,
-}
 
 /// How to bind.
 #[derive(Clone, Copy, Debug)]
@@ -271,79 +268,6 @@ pub(crate) fn clone_tree_at(
     Ok(DetachedMount { tree })
 }
 
-/// Changes attributes (`ro`, `nosuid` ...) of the mount at `target`, and of those below when `recursive`.
-///
-/// # Errors
-/// `is_busy` when it should become read-only while files are open for writing.
-pub fn set_attributes(
-    target: impl AsRef<Path>,
-    attributes: Attributes,
-    recursive: bool,
-) -> Result<(), MountError> {
-    let target = target.as_ref();
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    rustix::mount::open_tree(CWD, target, flags)
-        .and_then(|tree| set_attributes_of(&tree, attributes, recursive))
-        .map_err(|errno| MountError::call("set attributes of the mount at", target, errno))
-}
-
-/// Makes the mount at `target` read-only, or writable again.
-///
-/// # Errors
-/// `is_busy` when it should become read-only while files are open for writing.
-pub fn remount(target: impl AsRef<Path>, read_only: bool) -> Result<(), MountError> {
-    let flag = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    let none = MountAttrFlags::empty();
-    let (set, clear) = if read_only { (flag, none) } else { (none, flag) };
-    set_attributes(target, Attributes { set, clear }, false)
-}
-
-/// The kernel's `struct mount_attr`, version 0.
-#[repr(C)]
-struct MountAttr {
-    attr_set: u64,
-    attr_clr: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
-
-#[expect(unsafe_code, reason = "neither rustix nor nix wraps mount_setattr(2)")]
-fn set_attributes_of(tree: &OwnedFd, attributes: Attributes, recursive: bool) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd;
-
-    use nix::libc;
-    let mut clear = attributes.clear;
-    // Access time is one value: the kernel wants the whole field cleared before another value is set.
-    if attributes.set.intersects(MountAttrFlags::MOUNT_ATTR__ATIME) {
-        clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
-    }
-    let attr = MountAttr {
-        attr_set: attributes.set.bits().into(),
-        attr_clr: clear.bits().into(),
-        propagation: 0,
-        userns_fd: 0,
-    };
-    let recurse = if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the descriptor is open for the whole call, the path is a nul-terminated literal, and `attr` is a live
-    // value of exactly the size that is passed; the kernel only reads it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | recurse,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    if result == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-}
-
 /// Takes away the topmost mount at `target`, whose last element is not followed if it is a symlink.
 ///
 /// # Errors
@@ -382,69 +306,6 @@ pub fn is_mount_point(path: impl AsRef<Path>) -> Result<bool, MountError> {
     }
     let path = std::path::absolute(path).map_err(|source| MountError::call("look at", path, source))?;
     Ok(mountinfo::read()?.iter().any(|entry| entry.mount_point == path))
-}
-
-/// Makes mounts and unmounts below the mount at `target` visible in its copies and the other way round.
-///
-/// # Errors
-/// When `target` is no mount point.
-pub fn make_shared(target: impl AsRef<Path>) -> Result<(), MountError> {
-    set_propagation(target, Propagation::Shared, false)
-}
-
-/// Cuts the mount at `target` off from its copies.
-///
-/// # Errors
-/// When `target` is no mount point.
-pub fn make_private(target: impl AsRef<Path>) -> Result<(), MountError> {
-    set_propagation(target, Propagation::Private, false)
-}
-
-/// Lets the mount at `target` receive what happens in its peers, but not send.
-///
-/// # Errors
-/// When `target` is no mount point.
-pub fn make_slave(target: impl AsRef<Path>) -> Result<(), MountError> {
-    set_propagation(target, Propagation::Slave, false)
-}
-
-/// Sets how mounts travel, for the mount at `target` and, when `recursive`, for all below it.
-///
-/// # Errors
-/// When `target` is no mount point.
-pub fn set_propagation(
-    target: impl AsRef<Path>,
-    propagation: Propagation,
-    recursive: bool,
-) -> Result<(), MountError> {
-    let target = target.as_ref();
-    let mut flags = match propagation {
-        Propagation::Shared => MountPropagationFlags::SHARED,
-        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
-        Propagation::Private => MountPropagationFlags::PRIVATE,
-    };
-    if recursive {
-        flags |= MountPropagationFlags::REC;
-    }
-    rustix::mount::mount_change(target, flags)
-        .map_err(|errno| MountError::call("set the propagation of", target, errno))
-}
-
-/// Makes `directory` a mount point of itself with the given propagation, unless it is one already: what a process
-/// does to a directory below which it wants mounts to travel.
-///
-/// # Errors
-/// When the caller may not mount.
-pub fn ensure_mount_point(directory: impl AsRef<Path>, propagation: Propagation) -> Result<(), MountError> {
-    let directory = directory.as_ref();
-    if !is_mount_point(directory)? {
-        let options = BindOptions {
-            recursive: true,
-            ..BindOptions::default()
-        };
-        bind_with(directory, directory, options)?;
-    }
-    set_propagation(directory, propagation, false)
 }
 
 /// Unmounts everything at `path` and below, deepest first; returns what was unmounted.

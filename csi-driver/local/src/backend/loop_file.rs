@@ -4,6 +4,8 @@
 //! that no crash leaves it behind. For a raw block device nothing holds it open between stage and publish; it is
 //! detached explicitly when the volume is unstaged.
 
+mod devices;
+
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
@@ -15,9 +17,9 @@ use moorline_driver_sdk::volume::{VolumeStats, VolumeUsage};
 use moorline_mount::{
     beneath::Target,
     filesystem::{self, FsType},
-    loop_device::{self, AttachOptions, LoopDevice},
+    loop_device::{self, AttachOptions},
     mount::{self, BindOptions},
-    mountinfo::{self, MountEntry},
+    mountinfo::MountEntry,
     usage,
 };
 
@@ -27,7 +29,6 @@ use super::{
 };
 use crate::{config::BackendKind, fit::MountPlan, record::Content};
 
-const IMAGE: &str = "image";
 /// Block size of the filesystems and page size of the loop driver.
 const STEP_BYTES: u64 = 4096;
 const BLOCK_MIN_BYTES: u64 = 1 << 20;
@@ -38,79 +39,24 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct LoopFiles;
 
 impl LoopFiles {
-    fn image(files: Files<'_>) -> PathBuf {
-        files.directory.join(IMAGE)
-    }
-
-    fn devices(files: Files<'_>) -> Result<Vec<LoopDevice>, BackendError> {
-        let image = Self::image(files);
-        if !image.exists() {
-            return Ok(Vec::new());
-        }
-        Ok(loop_device::find_all_by_backing_file(image)?)
-    }
-
-    fn device(files: Files<'_>, is_read_only: bool) -> Result<Option<LoopDevice>, BackendError> {
-        for device in Self::devices(files)? {
-            if device.is_read_only()? == is_read_only {
-                return Ok(Some(device));
-            }
-        }
-        Ok(None)
-    }
-
-    fn ensure_device(files: Files<'_>, options: AttachOptions) -> Result<LoopDevice, BackendError> {
-        match Self::device(files, options.read_only)? {
-            Some(device) => Ok(device),
-            None => Ok(loop_device::attach(Self::image(files), options)?),
-        }
-    }
-
-    /// The volume's device with this number, if there is one: no search among all devices.
-    fn device_of_number(files: Files<'_>, number: (u32, u32)) -> Result<Option<LoopDevice>, BackendError> {
-        let image = Self::image(files);
-        match loop_device::open_number(number)? {
-            Some(device) if image.exists() && device.stands_for(&image)? => Ok(Some(device)),
-            _ => Ok(None),
-        }
-    }
-
-    /// The volume's device whose filesystem is mounted at this path.
-    fn mounted_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
-        match path.look()? {
-            Some(seen) if seen.is_mount_point => Self::device_of_number(files, seen.device),
-            _ => Ok(None),
-        }
-    }
-
-    /// The volume's device whose node is mounted at this path.
-    fn node_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
-        match path.look()? {
-            Some(seen) if seen.is_mount_point && seen.file_type.is_block_device() => {
-                Self::device_of_number(files, seen.represents)
-            }
-            _ => Ok(None),
-        }
-    }
-
     fn stage_filesystem(
         files: Files<'_>,
         fs_type: FsType,
         staging: &Target,
         plan: &MountPlan,
     ) -> Result<(), BackendError> {
-        if Self::mounted_at(files, staging)?.is_some() {
+        if devices::mounted_at(files, staging)?.is_some() {
             return Ok(());
         }
         staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
         refuse_other_mount(staging)?;
-        let image = Self::image(files);
+        let image = devices::image(files);
         let options = AttachOptions {
             autoclear: true,
             ..AttachOptions::default()
         };
-        let found = Self::device(files, false)?;
-        let is_mounted_elsewhere = found.is_some() && !Self::filesystem_mounts(files)?.is_empty();
+        let found = devices::device(files, false)?;
+        let is_mounted_elsewhere = found.is_some() && !devices::filesystem_mounts(files)?.is_empty();
         // Held open until the mount holds it.
         let device = found.map_or_else(|| loop_device::attach(&image, options), Ok)?;
         if filesystem::probe(device.path())? != Some(fs_type) {
@@ -149,10 +95,10 @@ impl LoopFiles {
         target: &Target,
         plan: &MountPlan,
     ) -> Result<(), BackendError> {
-        if Self::mounted_at(files, target)?.is_some() {
+        if devices::mounted_at(files, target)?.is_some() {
             return same_writability(target, plan);
         }
-        if Self::mounted_at(files, staging)?.is_none() {
+        if devices::mounted_at(files, staging)?.is_none() {
             return Err(BackendError::NotStaged(staging.path().to_owned()));
         }
         target.ensure_directory(TARGET_DIRECTORY_MODE)?;
@@ -168,7 +114,7 @@ impl LoopFiles {
     /// A read-only mount of a device node would not keep anybody from writing to the device, so that read-only users
     /// get a read-only device of their own.
     fn publish_block(files: Files<'_>, target: &Target, plan: &MountPlan) -> Result<(), BackendError> {
-        if let Some(device) = Self::node_at(files, target)? {
+        if let Some(device) = devices::node_at(files, target)? {
             if device.is_read_only()? == plan.is_read_only() {
                 return Ok(());
             }
@@ -178,60 +124,20 @@ impl LoopFiles {
                 what,
             });
         }
-        let device = match Self::device(files, plan.is_read_only())? {
+        let device = match devices::device(files, plan.is_read_only())? {
             Some(device) => device,
-            None if plan.is_read_only() && Self::device(files, false)?.is_some() => loop_device::attach(
-                Self::image(files),
+            None if plan.is_read_only() && devices::device(files, false)?.is_some() => loop_device::attach(
+                devices::image(files),
                 AttachOptions {
                     read_only: true,
                     ..AttachOptions::default()
                 },
             )?,
-            None => return Err(BackendError::NotStaged(Self::image(files))),
+            None => return Err(BackendError::NotStaged(devices::image(files))),
         };
         target.ensure_file(TARGET_FILE_MODE)?;
         refuse_other_mount(target)?;
         target.attach(mount::clone_tree(device.path(), BindOptions::default())?)?;
-        Ok(())
-    }
-
-    fn filesystem_mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
-        Self::filesystem_mounts_of(&Self::devices(files)?)
-    }
-
-    fn filesystem_mounts_of(devices: &[LoopDevice]) -> Result<Vec<MountEntry>, BackendError> {
-        let numbers = devices
-            .iter()
-            .map(LoopDevice::number)
-            .collect::<Result<Vec<_>, _>>()?;
-        if numbers.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(mountinfo::read()?
-            .into_iter()
-            .filter(|entry| numbers.contains(&entry.device))
-            .collect())
-    }
-
-    /// Mounts of the nodes of these devices.
-    fn node_mounts(devices: &[LoopDevice]) -> Result<Vec<MountEntry>, BackendError> {
-        if devices.is_empty() {
-            return Ok(Vec::new());
-        }
-        let is_node_of = |entry: &MountEntry, device: &LoopDevice| {
-            entry.fs_type == "devtmpfs" && entry.root.file_name() == device.path().file_name()
-        };
-        let entries = mountinfo::read()?;
-        let mounts = entries
-            .into_iter()
-            .filter(|entry| devices.iter().any(|device| is_node_of(entry, device)));
-        Ok(mounts.collect())
-    }
-
-    fn detach(device: LoopDevice) -> Result<(), BackendError> {
-        let path = device.path().to_owned();
-        drop(device); // Our own descriptor would count as a user.
-        loop_device::detach(&path)?;
         Ok(())
     }
 }
@@ -252,7 +158,7 @@ impl Backend for LoopFiles {
     }
 
     fn make(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError> {
-        let image = Self::image(files);
+        let image = devices::image(files);
         let file = File::options().write(true).create_new(true).open(&image);
         let file = file.map_err(BackendError::io("make the file", &image))?;
         file.set_len(bytes)
@@ -264,7 +170,7 @@ impl Backend for LoopFiles {
     }
 
     fn grow(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError> {
-        let image = Self::image(files);
+        let image = devices::image(files);
         let file = File::options()
             .write(true)
             .open(&image)
@@ -285,7 +191,7 @@ impl Backend for LoopFiles {
     }
 
     fn users(&self, files: Files<'_>) -> Result<Vec<PathBuf>, BackendError> {
-        Ok(Self::devices(files)?
+        Ok(devices::devices(files)?
             .iter()
             .map(|device| device.path().to_owned())
             .collect())
@@ -296,7 +202,7 @@ impl Backend for LoopFiles {
             Some(fs_type) => Self::stage_filesystem(files, fs_type, staging, plan),
             None => {
                 staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
-                Self::ensure_device(
+                devices::ensure_device(
                     files,
                     AttachOptions {
                         read_only: plan.is_read_only(),
@@ -309,17 +215,17 @@ impl Backend for LoopFiles {
     }
 
     fn unstage(&self, files: Files<'_>) -> Result<(), BackendError> {
-        let devices = Self::devices(files)?;
+        let devices = devices::devices(files)?;
         // With autoclear the unmounting of a filesystem was all. One that is mounted elsewhere too keeps its device
         // until then.
-        if devices.is_empty() || !Self::filesystem_mounts_of(&devices)?.is_empty() {
+        if devices.is_empty() || !devices::filesystem_mounts_of(&devices)?.is_empty() {
             return Ok(());
         }
-        if let Some(user) = Self::node_mounts(&devices)?.first() {
+        if let Some(user) = devices::node_mounts(&devices)?.first() {
             return Err(BackendError::StillPublished(user.mount_point.clone()));
         }
-        devices.into_iter().try_for_each(Self::detach)?;
-        let image = Self::image(files);
+        devices.into_iter().try_for_each(devices::detach)?;
+        let image = devices::image(files);
         if loop_device::wait_until_detached(&image, DETACH_TIMEOUT)? {
             return Ok(());
         }
@@ -345,7 +251,7 @@ impl Backend for LoopFiles {
             return Ok(());
         }
         // The read-only device beside a writable one is made by publishing and goes with its last user.
-        let devices = Self::devices(files)?;
+        let devices = devices::devices(files)?;
         let (mut read_only, mut writable) = (Vec::new(), 0);
         for device in devices {
             if device.is_read_only()? {
@@ -354,17 +260,17 @@ impl Backend for LoopFiles {
                 writable += 1
             }
         }
-        if writable == 0 || !Self::node_mounts(&read_only)?.is_empty() {
+        if writable == 0 || !devices::node_mounts(&read_only)?.is_empty() {
             return Ok(());
         }
-        read_only.into_iter().try_for_each(Self::detach)
+        read_only.into_iter().try_for_each(devices::detach)
     }
 
     fn published_at(&self, files: Files<'_>, staging: Option<&Path>) -> Result<Vec<PathBuf>, BackendError> {
         let mounts = if files.content == Content::Block {
-            Self::node_mounts(&Self::devices(files)?)?
+            devices::node_mounts(&devices::devices(files)?)?
         } else {
-            Self::filesystem_mounts(files)?
+            devices::filesystem_mounts(files)?
         };
         let is_whole = |entry: &MountEntry| files.content == Content::Block || entry.root == Path::new("/");
         let paths = mounts.into_iter().filter(is_whole).map(|entry| entry.mount_point);
@@ -375,14 +281,14 @@ impl Backend for LoopFiles {
         let not_there = || BackendError::NotThere(path.path().to_owned());
         let fs_type = files.content.filesystem();
         let is_there = match fs_type {
-            Some(_) => Self::mounted_at(files, path)?.is_some(),
+            Some(_) => devices::mounted_at(files, path)?.is_some(),
             // A block volume is named by the path of its staging directory, of its node, or of something made of that.
             None => path.look()?.is_some(),
         };
         if !is_there {
             return Err(not_there());
         }
-        let devices = Self::devices(files)?;
+        let devices = devices::devices(files)?;
         for device in &devices {
             loop_device::refresh_size(device.path())?;
         }
@@ -395,16 +301,16 @@ impl Backend for LoopFiles {
 
     fn stats(&self, files: Files<'_>, path: &Target) -> Result<VolumeStats, BackendError> {
         if files.content != Content::Block {
-            if Self::mounted_at(files, path)?.is_none() {
+            if devices::mounted_at(files, path)?.is_none() {
                 return Err(BackendError::NotThere(path.path().to_owned()));
             }
             return filesystem_stats(path);
         }
-        let device = Self::devices(files)?.into_iter().next();
+        let device = devices::devices(files)?.into_iter().next();
         let (Some(device), Some(_)) = (device, path.look()?) else {
             return Err(BackendError::NotThere(path.path().to_owned()));
         };
-        let image = Self::image(files);
+        let image = devices::image(files);
         let allocated = fs::metadata(&image)
             .map_err(BackendError::io("look at", &image))?
             .blocks()

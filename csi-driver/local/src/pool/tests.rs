@@ -63,6 +63,19 @@ fn a_create_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn a_create_that_did_not_know_of_its_success_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = Pool::open(dir.path(), true).unwrap();
+    pool.create(&record("a"), nothing).unwrap();
+    let other = Record {
+        capacity_bytes: 7,
+        ..record("a")
+    };
+    let found = pool.create(&other, |_| panic!("nothing is made twice")).unwrap();
+    assert_eq!(found, record("a"));
+}
+
+#[test]
 fn what_a_crash_left_half_made_is_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let pool = Pool::open(dir.path(), true).unwrap();

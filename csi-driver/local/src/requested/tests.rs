@@ -1,5 +1,7 @@
 //! Tables for the two decisions of the controller: same volume or another one, and which size to grow to.
 
+use moorline_driver_sdk::ErrorKind;
+
 use super::*;
 
 fn record() -> Record {
