@@ -29,3 +29,8 @@ pub mod volume_match;
 pub use access_mode::{AccessMode, AccessModes};
 pub use quantity::Amount;
 pub use volume_match::{Candidates, ClaimRequest};
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

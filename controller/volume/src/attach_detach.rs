@@ -7,6 +7,8 @@
 
 pub mod attachment;
 pub mod demand;
+#[cfg(test)]
+mod histories;
 pub mod node_report;
 mod observation;
 mod shell;

@@ -28,3 +28,8 @@ mod write_error;
 
 pub use key::ObjectKey;
 pub use run::{Config, Controller, Error, run};
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

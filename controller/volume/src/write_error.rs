@@ -27,11 +27,47 @@ impl From<kube::Error> for WriteError {
     }
 }
 
-/// A guarded JSON patch whose `test` fails is answered with 422 and no causes; a refused value has causes.
+/// A guarded JSON patch whose `test` fails is answered with 422: upstream names no cause then, Moorline's API server
+/// names the patch. A refused value has its field as cause.
 fn is_conflict(status: &Status) -> bool {
-    let has_no_cause = status
-        .details
-        .as_ref()
-        .is_none_or(|details| details.causes.is_empty());
-    status.code == 409 || (status.code == 422 && has_no_cause)
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let is_patch_failed = causes.into_iter().all(|cause| cause.field == "patch");
+    status.code == 409 || (status.code == 422 && is_patch_failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conflicts_are_told_from_refusals() {
+        let cases = [
+            ("version", json!({"code": 409}), true),
+            (
+                "failed test, upstream",
+                json!({"code": 422, "reason": "Invalid", "details": {}}),
+                true,
+            ),
+            (
+                "failed test, ours",
+                json!({"code": 422, "details": {"causes": [{"field": "patch"}]}}),
+                true,
+            ),
+            (
+                "refused value",
+                json!({"code": 422, "details": {"causes": [{"field": "spec.capacity"}]}}),
+                false,
+            ),
+            ("forbidden", json!({"code": 403}), false),
+        ];
+        for (name, status, expected) in cases {
+            assert_eq!(
+                is_conflict(&serde_json::from_value(status).unwrap()),
+                expected,
+                "{name}"
+            );
+        }
+    }
 }
