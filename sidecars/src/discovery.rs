@@ -89,10 +89,10 @@ pub async fn discover(
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(DiscoveryError::Stopped),
-        facts = async {
+        facts = persist(|| async {
             wait_until_ready(connection, timeout).await?;
             ask(connection, timeout).await
-        } => facts,
+        }) => facts,
     }
 }
 
@@ -108,10 +108,26 @@ pub async fn discover_name(
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(DiscoveryError::Stopped),
-        name = async {
+        name = persist(|| async {
             wait_until_ready(connection, timeout).await?;
             ask_name(connection, timeout).await
-        } => name,
+        }) => name,
+    }
+}
+
+/// Asks again from the start when the driver goes away in the middle of it.
+async fn persist<T, F, Fut>(ask: F) -> Result<T, DiscoveryError>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T, DiscoveryError>>,
+{
+    loop {
+        match ask().await {
+            Err(DiscoveryError::Call { status, .. }) if is_worth_waiting(&status) => {
+                tokio::time::sleep(PROBE_INTERVAL).await;
+            }
+            answer => return answer,
+        }
     }
 }
 
@@ -184,7 +200,7 @@ async fn ask(connection: &DriverConnection, timeout: Duration) -> Result<DriverF
             })?;
         facts.controller = answer.capabilities.iter().filter_map(rpc_of).collect();
     }
-    facts.node_expands = ask_node_expands(connection, timeout).await;
+    facts.node_expands = ask_node_expands(connection, timeout).await?;
     Ok(facts)
 }
 
@@ -206,23 +222,28 @@ async fn ask_name(connection: &DriverConnection, timeout: Duration) -> Result<St
 }
 
 /// A controller plugin commonly has no node service on its socket; that is a no, not an error.
-async fn ask_node_expands(connection: &DriverConnection, timeout: Duration) -> bool {
+async fn ask_node_expands(connection: &DriverConnection, timeout: Duration) -> Result<bool, DiscoveryError> {
     let mut node = connection.node();
     let answer = call(timeout, NodeGetCapabilitiesRequest {}, |r| {
         node.node_get_capabilities(r)
     })
     .await;
-    answer.is_ok_and(|answer| {
-        answer
-            .capabilities
-            .iter()
-            .any(|capability| match &capability.r#type {
-                Some(node_service_capability::Type::Rpc(rpc)) => {
-                    rpc.r#type == node_service_capability::rpc::Type::ExpandVolume as i32
-                }
-                None => false,
-            })
-    })
+    let capabilities = match answer {
+        Ok(answer) => answer.capabilities,
+        Err(status) if is_worth_waiting(&status) => {
+            return Err(DiscoveryError::Call {
+                what: "node capabilities",
+                status: Box::new(status),
+            });
+        }
+        Err(_) => Vec::new(),
+    };
+    Ok(capabilities.iter().any(|capability| match &capability.r#type {
+        Some(node_service_capability::Type::Rpc(rpc)) => {
+            rpc.r#type == node_service_capability::rpc::Type::ExpandVolume as i32
+        }
+        None => false,
+    }))
 }
 
 fn service_of(capability: &moorline_proto::csi::PluginCapability) -> Option<i32> {

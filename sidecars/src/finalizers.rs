@@ -16,42 +16,54 @@ const REREADS: u32 = 3;
 /// [`add`] or [`remove`].
 pub(crate) type Edit = fn(&ObjectMeta, &str) -> Option<Vec<Value>>;
 
-/// Edits one finalizer of `object`, reading it again when somebody else has changed the list meanwhile. Returns the
-/// object as it is afterwards; `None` if it is gone, or nothing was to be done.
+/// What became of an object whose finalizers were edited.
+#[derive(Debug)]
+pub(crate) enum Edited<K> {
+    /// It is as it was: nothing was to be done.
+    Unchanged,
+    Changed(K),
+    /// Its last finalizer was taken, or somebody else was faster.
+    Gone,
+}
+
+/// Edits one finalizer of `object`, reading it again when somebody else has changed the list meanwhile.
 pub(crate) async fn apply<K>(
     client: &Client,
     object: &K,
     key: (Option<&str>, &str),
     finalizer: &str,
     edit: Edit,
-) -> Result<Option<K>, kube::Error>
+) -> Result<Edited<K>, kube::Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone,
 {
     let mut meta = object.meta().clone();
     for reread in 0..=REREADS {
         let Some(operations) = edit(&meta, finalizer) else {
-            return Ok(None);
+            return Ok(Edited::Unchanged);
         };
         match json_patch::<K>(client, key, None, operations).await {
             Ok(edited) => {
-                // The last finalizer of a deleted object takes it away; nobody shall see it again.
                 let meta = edited.meta();
                 let is_gone =
                     meta.deletion_timestamp.is_some() && meta.finalizers.as_ref().is_none_or(Vec::is_empty);
-                return Ok((!is_gone).then_some(edited));
+                return Ok(if is_gone {
+                    Edited::Gone
+                } else {
+                    Edited::Changed(edited)
+                });
             }
-            Err(error) if code(&error) == Some(404) => return Ok(None),
+            Err(error) if code(&error) == Some(404) => return Ok(Edited::Gone),
             Err(error) if matches!(code(&error), Some(409 | 422)) && reread < REREADS => {
                 match get::<K>(client, key).await? {
                     Some(current) if current.meta().uid == meta.uid => meta = current.meta().clone(),
-                    Some(_) | None => return Ok(None),
+                    Some(_) | None => return Ok(Edited::Gone),
                 }
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    Ok(Edited::Unchanged)
 }
 
 /// JSON patch operations that add `finalizer` to the object with that metadata; `None` if it is there.

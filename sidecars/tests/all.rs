@@ -114,3 +114,26 @@ async fn liveness_is_asked_over_a_fresh_connection() {
     check(&world.csi_address(), timeout).await.expect_err("gone");
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_that_dies_while_it_introduces_itself_is_waited_for() {
+    let world = World::new(&CAPABILITIES).await;
+    world.api.put("storageclasses", class("Immediate", "Delete"));
+    world.driver.script("GetPluginInfo", &[support::Step::DoThenDie]);
+    let config = AllConfig::new(world.csi_address());
+    let (informers, stop) = (world.informers.clone(), world.stop.clone());
+    world
+        .tasks
+        .spawn(async move { all::run(config, informers, stop).await.expect("sidecars") });
+    world
+        .until("not asked", || {
+            (world.driver.calls("GetPluginInfo") == 1).then_some(())
+        })
+        .await;
+    world.driver.start().await;
+    world.api.put("persistentvolumeclaims", claim("data"));
+    world
+        .until("no PV", || world.api.get("persistentvolumes", "", "pvc-uid-data"))
+        .await;
+    world.end().await;
+}

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use moorline_runtime::Backoff;
 use moorline_sidecars::discovery::ControllerCapability;
 use moorline_sidecars::provisioner::{self, ProvisionerConfig};
@@ -165,23 +166,38 @@ async fn a_claim_deleted_during_an_uncertain_create_leaves_a_pv_to_reclaim() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_final_error_after_claim_deletion_ends_the_matter() {
     let world = world("Immediate").await;
-    world.driver.script(
-        "CreateVolume",
-        &[Step::Fail(Code::Unavailable), Step::Fail(Code::Internal)],
-    );
+    world
+        .driver
+        .script("CreateVolume", &[Step::Fail(Code::Unavailable); 1000]);
     start(&world, config(&world));
     world.api.put("persistentvolumeclaims", claim("data"));
     world
         .until("no call", || {
-            (world.driver.calls("CreateVolume") == 1).then_some(())
+            (world.driver.calls("CreateVolume") >= 1).then_some(())
         })
         .await;
     world.api.delete("persistentvolumeclaims", "ns", "data");
+    let claims = world.informers.cache::<PersistentVolumeClaim>();
+    world
+        .until("deletion not seen", || claims.is_empty().then_some(()))
+        .await;
+    let before = world.driver.calls("CreateVolume");
     world
         .until("not asked again", || {
-            (world.driver.calls("CreateVolume") == 2).then_some(())
+            (world.driver.calls("CreateVolume") > before).then_some(())
         })
         .await;
+    world.driver.forget_script();
+    world.driver.script("CreateVolume", &[Step::Fail(Code::Internal)]);
+    let is_final = || {
+        world
+            .driver
+            .log()
+            .iter()
+            .any(|line| line.contains("Internal"))
+            .then_some(())
+    };
+    world.until("no final answer", is_final).await;
     // A claim that comes later is served, and the old one isn't.
     world.api.put("persistentvolumeclaims", claim("other"));
     pv_of(&world, "other").await;
@@ -402,6 +418,37 @@ async fn a_driver_that_comes_late_or_back_with_more_is_served() {
     world.driver.stop().await;
     world.driver.set_capabilities(&[CREATE_DELETE]);
     world.driver.start().await;
+    pv_of(&world, "data").await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_waits_for_the_driver_to_appear_is_served_at_once() {
+    let world = world("Immediate").await;
+    world.driver.stop().await;
+    world.driver.set_topology(&[("test.csi/node", "n1")]);
+    world.driver.start().await;
+    let slow = Backoff {
+        min: Duration::from_secs(3600),
+        max: Duration::from_secs(7200),
+    };
+    start(
+        &world,
+        ProvisionerConfig {
+            retry_interval: slow,
+            ..config(&world)
+        },
+    );
+    world.api.put("persistentvolumeclaims", claim("data"));
+    let told = || {
+        world
+            .api
+            .reasons("data")
+            .contains(&"ProvisioningFailed".into())
+            .then_some(())
+    };
+    world.until("nothing told", told).await;
+    world.put_node("n1");
     pv_of(&world, "data").await;
     world.end().await;
 }

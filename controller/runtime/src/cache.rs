@@ -161,8 +161,13 @@ impl<K: Resource> Cache<K> {
         self.change(|content| content.observed(object));
     }
 
-    /// Removes `object` as if the watch had delivered its deletion; its resourceVersion is taken as the deletion's.
+    /// Takes at once that an own write has removed `object`: a deletion, or taking the last finalizer away. What the
+    /// watch still has to say of it is ignored.
     pub fn forget(&self, object: &K) {
+        self.change(|content| content.forget(object));
+    }
+
+    pub(crate) fn deleted(&self, object: &K) {
         self.change(|content| content.deleted(object));
     }
 

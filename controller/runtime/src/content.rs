@@ -40,6 +40,8 @@ pub(crate) struct Content<K> {
     generation: u64,
     /// The highest resourceVersion that list or watch delivered since the last list began.
     watched_version: u64,
+    /// UIDs, by key, of objects that an own write has removed while the watch still has to say so.
+    forgotten: HashMap<String, Option<String>>,
 }
 
 impl<K> Default for Content<K> {
@@ -49,6 +51,7 @@ impl<K> Default for Content<K> {
             listing: None,
             generation: 0,
             watched_version: 0,
+            forgotten: HashMap::new(),
         }
     }
 }
@@ -69,6 +72,7 @@ impl<K: Resource> Content<K> {
     /// A list begins; what it doesn't deliver until [`Content::end_list`] is gone.
     pub(crate) fn begin_list(&mut self) {
         self.listing = Some(HashSet::new());
+        self.forgotten.clear();
         self.generation += 1;
         self.watched_version = 0;
     }
@@ -114,6 +118,13 @@ impl<K: Resource> Content<K> {
         let key = key_of_object(&object);
         let version = version_of(&object);
         self.watched_version = self.watched_version.max(version);
+        if self
+            .forgotten
+            .get(&key)
+            .is_some_and(|uid| *uid == object.meta().uid)
+        {
+            return Vec::new();
+        }
         match self.entries.get(&key) {
             Some(held) if version != 0 && version <= held.version => Vec::new(),
             Some(_) | None => self.put(key, object, version, 0),
@@ -125,6 +136,13 @@ impl<K: Resource> Content<K> {
         let key = key_of_object(object);
         let version = version_of(object);
         self.watched_version = self.watched_version.max(version);
+        if self
+            .forgotten
+            .get(&key)
+            .is_some_and(|uid| *uid == object.meta().uid)
+        {
+            self.forgotten.remove(&key);
+        }
         let is_gone = self
             .entries
             .get(&key)
@@ -133,6 +151,26 @@ impl<K: Resource> Content<K> {
             // Unknown, or a successor of the same name that was observed before its predecessor's deletion arrived.
             return Vec::new();
         }
+        self.entries
+            .remove(&key)
+            .map(|entry| Change::Removed(entry.object))
+            .into_iter()
+            .collect()
+    }
+
+    /// An own write has removed `object`: what the watch still has to say of its life is ignored.
+    pub(crate) fn forget(&mut self, object: &K) -> Vec<Change<K>> {
+        let key = key_of_object(object);
+        let uid = &object.meta().uid;
+        if self
+            .entries
+            .get(&key)
+            .is_none_or(|held| held.object.meta().uid != *uid)
+        {
+            // The watch was faster.
+            return Vec::new();
+        }
+        self.forgotten.insert(key.clone(), uid.clone());
         self.entries
             .remove(&key)
             .map(|entry| Change::Removed(entry.object))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kube::Resource;
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Change};
 
@@ -43,17 +44,19 @@ where
     pub fn new(cache: &Cache<K>, values_of: impl Fn(&K) -> Vec<I> + Send + Sync + 'static) -> Self {
         let slots: Arc<RwLock<Slots<I, K>>> = Arc::default();
         let shared = slots.clone();
-        cache.on_change(move |change| {
-            let mut slots = shared.write();
-            match change {
-                Change::Added(new) => insert(&mut slots, values_of(new), new),
-                Change::Updated { old, new } => {
-                    remove(&mut slots, values_of(old), old);
-                    insert(&mut slots, values_of(new), new);
-                }
-                Change::Removed(old) => remove(&mut slots, values_of(old), old),
-            }
-        });
+        cache.on_change(move |change| follow(&shared, change, &values_of));
+        Self { slots }
+    }
+
+    /// Like [`Index::new`]; doesn't follow the cache any more once `stop` is cancelled.
+    pub fn new_until(
+        cache: &Cache<K>,
+        stop: CancellationToken,
+        values_of: impl Fn(&K) -> Vec<I> + Send + Sync + 'static,
+    ) -> Self {
+        let slots: Arc<RwLock<Slots<I, K>>> = Arc::default();
+        let shared = slots.clone();
+        cache.on_change_until(stop, move |change| follow(&shared, change, &values_of));
         Self { slots }
     }
 
@@ -64,6 +67,22 @@ where
         Q: Eq + Hash + ?Sized,
     {
         self.slots.read().get(value).cloned().unwrap_or_default()
+    }
+}
+
+fn follow<I: Eq + Hash, K: Resource>(
+    slots: &RwLock<Slots<I, K>>,
+    change: &Change<K>,
+    values_of: impl Fn(&K) -> Vec<I>,
+) {
+    let mut slots = slots.write();
+    match change {
+        Change::Added(new) => insert(&mut slots, values_of(new), new),
+        Change::Updated { old, new } => {
+            remove(&mut slots, values_of(old), old);
+            insert(&mut slots, values_of(new), new);
+        }
+        Change::Removed(old) => remove(&mut slots, values_of(old), old),
     }
 }
 

@@ -194,7 +194,7 @@ fn take<K: Watchable>(event: watcher::Event<K>, cache: &Cache<K>) {
         watcher::Event::InitApply(object) => cache.listed(object),
         watcher::Event::InitDone => cache.end_list(),
         watcher::Event::Apply(object) => cache.applied(object),
-        watcher::Event::Delete(object) => cache.forget(&object),
+        watcher::Event::Delete(object) => cache.deleted(&object),
     }
 }
 

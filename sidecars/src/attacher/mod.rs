@@ -88,8 +88,8 @@ pub(crate) async fn serve(
     let attachments = informers.cache::<VolumeAttachment>();
     let attacher = Arc::new(Attacher {
         client: informers.client().clone(),
-        by_pv: Index::new(&attachments, |attachment| {
-            pv_name_of(attachment).into_iter().collect()
+        by_pv: Index::new_until(&attachments, stop.clone(), |held| {
+            pv_name_of(held).into_iter().collect()
         }),
         attachments,
         pvs: informers.cache(),
@@ -135,6 +135,19 @@ impl Attacher {
                 // The PV may be waiting for its last attachment to go.
                 Change::Removed(held) => pv_name_of(held).into_iter().for_each(|name| pv_queue.add(name)),
                 Change::Added(_) | Change::Updated { .. } => {}
+            }
+        });
+        let (queue, waiting) = (attachments.clone(), self.attachments.clone());
+        let driver_name = self.driver.facts.driver_name.clone();
+        self.csi_nodes.on_change_until(stop.clone(), move |change| {
+            // Attachments that failed may have been waiting for the driver to appear on the node.
+            let node_name = change.object().metadata.name.as_deref().unwrap_or_default();
+            for held in waiting.list() {
+                let name = held.metadata.name.clone().unwrap_or_default();
+                let is_here = held.spec.attacher == driver_name && held.spec.node_name == node_name;
+                if is_here && queue.failures(&name) > 0 {
+                    queue.add(name);
+                }
             }
         });
         let queue = pvs.clone();

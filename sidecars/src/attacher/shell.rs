@@ -13,7 +13,7 @@ use super::Attacher;
 use super::attachment::{Next, Publication, Refusal, Seen, Unpublication, decide, may_release};
 use crate::api::{WriteError, code, merge_patch};
 use crate::connection::call;
-use crate::finalizers;
+use crate::finalizers::{self, Edited};
 use crate::rpc_class::describe;
 use crate::secrets;
 
@@ -130,8 +130,10 @@ impl Attacher {
             .map_err(|error| {
                 WriteError::new(format!("patch finalizers of persistent volume {name}"), error)
             })?;
-        if let Some(edited) = edited {
-            self.pvs.observe(edited);
+        match edited {
+            Edited::Unchanged => {}
+            Edited::Changed(pv) => self.pvs.observe(pv),
+            Edited::Gone => self.pvs.forget(pv),
         }
         Ok(())
     }
@@ -221,10 +223,14 @@ impl Attacher {
         let left = finalizers::apply(&self.client, held, (None, name), &finalizer, finalizers::remove)
             .await
             .map_err(|error| WriteError::new(format!("release volume attachment {name}"), error))?;
-        if let Some(left) = left {
-            let status = json!({"attached": false, "attachmentMetadata": null, "detachError": null});
-            self.attachments.observe(left);
-            self.write_status(held, status).await?;
+        match left {
+            Edited::Unchanged => {}
+            Edited::Gone => self.attachments.forget(held),
+            Edited::Changed(left) => {
+                let status = json!({"attached": false, "attachmentMetadata": null, "detachError": null});
+                self.attachments.observe(left);
+                self.write_status(held, status).await?;
+            }
         }
         Ok(())
     }

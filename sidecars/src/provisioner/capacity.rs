@@ -100,18 +100,20 @@ impl CapacityProducer {
             async move { producer.reconcile(item).await }
         });
         let aiming = async {
+            let mut topology_changes = self.topology.as_ref().map(NodeTopology::changes);
             loop {
                 self.aim();
                 let topology_changed = async {
-                    match &self.topology {
-                        Some(topology) => topology.changed().await,
+                    match &mut topology_changes {
+                        // Can't fail: the producer holds the sender.
+                        Some(changes) => changes.changed().await.is_ok(),
                         None => std::future::pending().await,
                     }
                 };
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    () = topology_changed => {}
+                    _ = topology_changed => {}
                     () = self.goal_changed.notified() => {}
                 }
             }

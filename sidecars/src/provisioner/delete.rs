@@ -11,7 +11,7 @@ use super::provision::BUSY_INTERVAL;
 use super::volume::{Deletion, Next, Refusal, Seen, decide};
 use crate::api::{WriteError, code};
 use crate::connection::call;
-use crate::finalizers;
+use crate::finalizers::{self, Edited};
 use crate::rpc_class::describe;
 use crate::secrets;
 
@@ -39,7 +39,7 @@ impl Provisioner {
         let is_attached = self
             .attachments
             .as_ref()
-            .is_some_and(|attachments| !attachments.get(name.as_str()).is_empty());
+            .is_some_and(|(by_pv, _)| !by_pv.get(name.as_str()).is_empty());
         let seen = Seen {
             pv: held.as_deref(),
             class: class.as_deref(),
@@ -127,7 +127,10 @@ impl Provisioner {
                         current = deleting;
                     }
                     // It is gone at once: nothing held it.
-                    None => return Ok(()),
+                    None => {
+                        self.pvs.forget(pv);
+                        return Ok(());
+                    }
                 },
                 Err(error) if code(&error) == Some(404) => return Ok(()),
                 Err(error) => {
@@ -147,8 +150,10 @@ impl Provisioner {
         let edited =
             finalizers::apply(&self.client, pv, (None, name), keys::PROVISIONER_FINALIZER, edit).await;
         let edited = edited.map_err(|error| WriteError::new(format!("patch finalizers of {name}"), error))?;
-        if let Some(edited) = edited {
-            self.pvs.observe(edited);
+        match edited {
+            Edited::Unchanged => {}
+            Edited::Changed(pv) => self.pvs.observe(pv),
+            Edited::Gone => self.pvs.forget(pv),
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::CSINode;
 use moorline_runtime::{Cache, Change};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::topology::{ClusterSegments, SelectedNode};
@@ -21,7 +21,8 @@ pub(crate) struct NodeTopology {
     nodes: Cache<Node>,
     csi_nodes: Cache<CSINode>,
     is_stale: Arc<AtomicBool>,
-    changed: Arc<Notify>,
+    /// Counts changes.
+    changes: watch::Sender<u64>,
     collected: Arc<Mutex<Arc<ClusterSegments>>>,
 }
 
@@ -34,8 +35,8 @@ impl NodeTopology {
         stop: &CancellationToken,
     ) -> Self {
         let is_stale = Arc::new(AtomicBool::new(true));
-        let changed = Arc::new(Notify::new());
-        let (stale, notify) = (is_stale.clone(), changed.clone());
+        let changes = watch::Sender::new(0);
+        let (stale, count) = (is_stale.clone(), changes.clone());
         nodes.on_change_until(stop.clone(), move |change| {
             // A node's heartbeat is an update, too.
             let is_same = match change {
@@ -44,10 +45,10 @@ impl NodeTopology {
             };
             if !is_same {
                 stale.store(true, Ordering::Release);
-                notify.notify_one();
+                count.send_modify(|count| *count += 1);
             }
         });
-        let (stale, notify, driver) = (is_stale.clone(), changed.clone(), driver_name.to_string());
+        let (stale, count, driver) = (is_stale.clone(), changes.clone(), driver_name.to_string());
         csi_nodes.on_change_until(stop.clone(), move |change| {
             let is_same = match change {
                 Change::Updated { old, new } => keys_of(old, &driver) == keys_of(new, &driver),
@@ -55,7 +56,7 @@ impl NodeTopology {
             };
             if !is_same {
                 stale.store(true, Ordering::Release);
-                notify.notify_one();
+                count.send_modify(|count| *count += 1);
             }
         });
         Self {
@@ -63,7 +64,7 @@ impl NodeTopology {
             nodes,
             csi_nodes,
             is_stale,
-            changed,
+            changes,
             collected: Arc::default(),
         }
     }
@@ -74,9 +75,9 @@ impl NodeTopology {
         self.csi_nodes.synced().await;
     }
 
-    /// Waits until the segments may have changed. For one waiter: the producer of capacity objects.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+    /// Changes whenever nodes, their labels or the driver's keys do.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// All segments of the cluster.

@@ -201,11 +201,12 @@ impl Identity for Driver {
         _: Request<GetPluginInfoRequest>,
     ) -> Result<Response<GetPluginInfoResponse>, Status> {
         let name = super::DRIVER.to_string();
-        Ok(Response::new(GetPluginInfoResponse {
+        let info = GetPluginInfoResponse {
             name,
             vendor_version: "1".into(),
             ..Default::default()
-        }))
+        };
+        self.follow("GetPluginInfo", "", |_| Ok(info)).await
     }
 
     async fn get_plugin_capabilities(

@@ -27,8 +27,9 @@ enum Step {
     Applied(ConfigMap),
     Deleted(ConfigMap),
     Observed(ConfigMap),
+    Forget(ConfigMap),
 }
-use Step::{Applied, BeginList, Deleted, EndList, Listed, Observed};
+use Step::{Applied, BeginList, Deleted, EndList, Forget, Listed, Observed};
 
 fn play(steps: Vec<Step>) -> (Content<ConfigMap>, Vec<String>) {
     let mut content = Content::default();
@@ -44,6 +45,7 @@ fn play(steps: Vec<Step>) -> (Content<ConfigMap>, Vec<String>) {
             Applied(object) => content.applied(object),
             Deleted(object) => content.deleted(&object),
             Observed(object) => content.observed(object),
+            Forget(object) => content.forget(&object),
         };
         log.extend(changes.iter().map(render));
     }
@@ -158,6 +160,33 @@ fn rules_hold_case_by_case() {
                 EndList,
             ],
             vec!["+a:1@9", "+b:2@10"],
+        ),
+        (
+            "what an own write removed stays away while the watch catches up",
+            vec![
+                Applied(a(5)),
+                Forget(a(9)),
+                Applied(a(7)),
+                Deleted(a(9)),
+                Applied(object("a", "2", 10)),
+            ],
+            vec!["+a:1@5", "-a:1@5", "+a:2@10"],
+        ),
+        (
+            "a successor comes before the watch has said that its predecessor is gone",
+            vec![
+                Applied(a(5)),
+                Forget(a(9)),
+                Observed(object("a", "2", 10)),
+                Applied(a(7)),
+                Deleted(a(9)),
+            ],
+            vec!["+a:1@5", "-a:1@5", "+a:2@10"],
+        ),
+        (
+            "forgetting after the watch",
+            vec![Applied(a(5)), Deleted(a(9)), Forget(a(9))],
+            vec!["+a:1@5", "-a:1@5"],
         ),
         ("deletion of the unknown", vec![Deleted(a(5))], vec![]),
     ];
