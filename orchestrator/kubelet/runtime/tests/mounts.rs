@@ -156,6 +156,7 @@ async fn propagation_is_refused_where_it_would_not_work() {
     let bed = Bed::new().await;
     let base = volume(&bed, "private");
     let mounted = support::Mounted::tmpfs(&base);
+    mount::make_private(&base).unwrap();
     let sandbox = bed.sandbox("refused").await;
     for propagation in [MountPropagation::HostToContainer, MountPropagation::Bidirectional] {
         let mut config = bed.script("main", "true").await;

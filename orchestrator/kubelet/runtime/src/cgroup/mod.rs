@@ -221,17 +221,10 @@ impl CgroupPath {
             .try_for_each(|dir| fs::write(dir.join("cgroup.procs"), "0"))
     }
 
-    /// The members, each once.
+    /// The members of this cgroup and of those below it, each once.
     pub(crate) fn processes(&self) -> Vec<u32> {
-        let mut all: Vec<u32> = self
-            .dirs()
-            .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok())
-            .flat_map(|text| {
-                text.lines()
-                    .filter_map(|line| line.parse().ok())
-                    .collect::<Vec<u32>>()
-            })
-            .collect();
+        let mut all = Vec::new();
+        self.dirs().for_each(|dir| collect_processes(dir, &mut all));
         all.sort_unstable();
         all.dedup();
         all
@@ -262,7 +255,20 @@ impl CgroupPath {
         self.processes().is_empty()
     }
 
-    /// Removes this cgroup and all below it. Members must be gone; what can't be removed is returned.
+    /// Kills all members and removes this cgroup and all below it. A process that is on its way out, or was on its
+    /// way in, makes the kernel refuse for a moment: tried again as often as [`CgroupPath::kill_all`] does. What is
+    /// left at the end is returned.
+    pub(crate) fn end(&self, pause: impl Fn()) -> Vec<String> {
+        for _ in 0..KILL_ROUNDS {
+            if self.kill_all(&pause) && self.remove().is_empty() {
+                return Vec::new();
+            }
+            pause();
+        }
+        self.remove()
+    }
+
+    /// Removes this cgroup and all below it, once; returns what the kernel kept.
     pub(crate) fn remove(&self) -> Vec<String> {
         self.dirs()
             .filter_map(|dir| {
@@ -271,6 +277,16 @@ impl CgroupPath {
                     .map(|error| format!("{}: {error}", dir.display()))
             })
             .collect()
+    }
+}
+
+fn collect_processes(dir: &Path, found: &mut Vec<u32>) {
+    let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    found.extend(members.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_processes(&entry.path(), found);
+        }
     }
 }
 
@@ -384,7 +400,7 @@ mod tests {
         none.make().unwrap();
         none.join().unwrap();
         assert!(none.kill_all(|| ()));
-        assert!(none.remove().is_empty());
+        assert!(none.end(|| ()).is_empty());
         assert_eq!(none.oom_kills(), 0);
     }
 }

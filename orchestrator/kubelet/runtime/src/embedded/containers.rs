@@ -174,10 +174,7 @@ impl Inner {
             .get(sandbox)
             .map(|entry| entry.record.cgroup.child(&id.0));
         if let Some(cgroup) = cgroup {
-            if !cgroup.kill_all(open::pause) {
-                tracing::error!(container.id = %id, "Processes of the container's cgroup do not end");
-            }
-            for left in cgroup.remove() {
+            for left in cgroup.end(open::pause) {
                 tracing::warn!(container.id = %id, left, "Cgroup is not removed");
             }
         }

@@ -185,10 +185,7 @@ impl Inner {
     fn erase_sandbox(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {
         let dir = self.layout.sandbox(&record.id);
         open::kill_shim(&dir)?;
-        if !record.cgroup.child("shim").kill_all(open::pause) {
-            tracing::error!(sandbox.id = %record.id, "Processes of the shim's cgroup do not end");
-        }
-        for left in record.cgroup.remove() {
+        for left in record.cgroup.end(open::pause) {
             tracing::warn!(sandbox.id = %record.id, left, "Cgroup is not removed");
         }
         self.hierarchies.prune(&self.cgroup_of(&record.config));
