@@ -31,3 +31,8 @@ pub mod tool;
 pub mod usage;
 
 pub use error::MountError;
+
+/// Runs the README's example as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

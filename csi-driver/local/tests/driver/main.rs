@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod crash;
 mod pool;
 mod support;
 mod volumes;

@@ -68,7 +68,7 @@ async fn available(driver: &mut Driver, place: Option<csi::Topology>) -> i64 {
 #[tokio::test]
 async fn capacity_is_accounted_and_given_back() {
     let scratch = Scratch::new();
-    let mut config = config(&scratch, BackendKind::Dir);
+    let mut config = config(scratch.root(), BackendKind::Dir);
     config.capacity_limit_bytes = Some(u64::try_from(40 * MIB).unwrap());
     let mut driver = Driver::with(config).await;
     assert_eq!(available(&mut driver, None).await, 40 * MIB);
@@ -193,9 +193,9 @@ async fn controller_and_node_may_be_two_processes() {
         return;
     }
     let scratch = Scratch::new();
-    let mut controller_config = config(&scratch, BackendKind::Loop);
+    let mut controller_config = config(scratch.root(), BackendKind::Loop);
     controller_config.services = Services::Controller;
-    let mut node_config = config(&scratch, BackendKind::Loop);
+    let mut node_config = config(scratch.root(), BackendKind::Loop);
     node_config.services = Services::Node;
     node_config.endpoint = Endpoint::Unix(scratch.path("node.sock"));
     let mut node = Driver::with(node_config).await;

@@ -21,7 +21,7 @@ use tonic::{Status, transport::Channel};
 
 pub(crate) const NODE: &str = "node-1";
 pub(crate) const MIB: i64 = 1 << 20;
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Says why `test` can't run here, if it can't.
 pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
@@ -46,6 +46,10 @@ impl Scratch {
         Scratch {
             dir: tempfile::tempdir().unwrap(),
         }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -86,29 +90,32 @@ impl Drop for Scratch {
     }
 }
 
-/// A running driver and clients of it.
+/// Clients of a driver, and the driver if it runs in this process.
 pub(crate) struct Driver {
     pub(crate) controller: ControllerClient<Channel>,
     pub(crate) node: NodeClient<Channel>,
+    here: Option<Here>,
+}
+
+struct Here {
     stop: CancellationToken,
     running: JoinHandle<Result<(), Error>>,
 }
 
 impl Driver {
     pub(crate) async fn start(scratch: &Scratch, backend: BackendKind) -> Self {
-        Self::with(config(scratch, backend)).await
+        Self::with(config(scratch.root(), backend)).await
     }
 
     pub(crate) async fn with(config: Config) -> Self {
-        let endpoint = tonic::transport::Endpoint::from_shared(config.endpoint.to_string()).unwrap();
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let run = || tasks.spawn(moorline_driver_local::run(config.clone(), stop.clone()));
         let deadline = Instant::now() + LONG;
         let mut running = run();
-        let channel = loop {
-            if let Ok(channel) = endpoint.connect().await {
-                break channel;
+        let mut driver = loop {
+            if let Some(driver) = Self::try_connect(&config).await {
+                break driver;
             }
             assert!(Instant::now() < deadline, "no driver");
             if running.is_finished() {
@@ -120,32 +127,52 @@ impl Driver {
             }
             tokio::task::yield_now().await;
         };
+        driver.here = Some(Here { stop, running });
+        driver
+    }
+
+    /// Clients of a driver that somebody else runs, as soon as it answers.
+    pub(crate) async fn connect(config: &Config) -> Self {
+        let deadline = Instant::now() + LONG;
+        loop {
+            if let Some(driver) = Self::try_connect(config).await {
+                return driver;
+            }
+            assert!(Instant::now() < deadline, "no driver");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn try_connect(config: &Config) -> Option<Self> {
+        let endpoint = tonic::transport::Endpoint::from_shared(config.endpoint.to_string()).unwrap();
+        let channel = endpoint.connect().await.ok()?;
         let mut identity = IdentityClient::new(channel.clone());
         let ready = identity
             .probe(csi::ProbeRequest {})
             .await
-            .unwrap()
+            .ok()?
             .into_inner()
             .ready;
         assert_eq!(ready, Some(true));
-        Driver {
+        Some(Driver {
             controller: ControllerClient::new(channel.clone()),
             node: NodeClient::new(channel),
-            stop,
-            running,
-        }
+            here: None,
+        })
     }
 
     /// Ends the driver in the middle of whatever it does, without its being told.
     pub(crate) async fn abort(self) {
-        self.running.abort();
-        assert!(self.running.await.unwrap_err().is_cancelled());
+        let here = self.here.expect("it runs here");
+        here.running.abort();
+        assert!(here.running.await.unwrap_err().is_cancelled());
     }
 
     pub(crate) async fn stop(self) {
         drop((self.controller, self.node));
-        self.stop.cancel();
-        tokio::time::timeout(LONG, self.running)
+        let here = self.here.expect("it runs here");
+        here.stop.cancel();
+        tokio::time::timeout(LONG, here.running)
             .await
             .expect("the driver ends")
             .unwrap()
@@ -251,14 +278,10 @@ pub(crate) fn range(required_bytes: i64) -> csi::CapacityRange {
     }
 }
 
-pub(crate) fn config(scratch: &Scratch, backend: BackendKind) -> Config {
-    let mut config = Config::new(
-        Endpoint::Unix(scratch.path("csi.sock")),
-        NODE,
-        scratch.path("pool"),
-        backend,
-    );
-    config.target_root = scratch.path("");
+pub(crate) fn config(root: &Path, backend: BackendKind) -> Config {
+    let endpoint = Endpoint::Unix(root.join("csi.sock"));
+    let mut config = Config::new(endpoint, NODE, root.join("pool"), backend);
+    config.target_root = root.to_owned();
     config
 }
 
