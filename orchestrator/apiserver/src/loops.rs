@@ -16,11 +16,20 @@ use tokio_util::task::TaskTracker;
 use crate::api::Api;
 pub(crate) use caller::Caller;
 
-/// Starts all loops; they end with `stop`.
+/// Starts all loops; they end with `stop`. Each write of theirs is one transaction, so they may end between any two.
 pub(crate) fn start(api: &Arc<Api>, tasks: &TaskTracker, stop: &CancellationToken) {
     let caller = Caller::new(Arc::clone(api));
-    tasks.spawn(service_accounts::run(caller.clone(), stop.clone()));
-    tasks.spawn(namespaces::run(caller.clone(), stop.clone()));
-    tasks.spawn(garbage::run(caller, stop.clone()));
-    tasks.spawn(compaction::run(Arc::clone(api), stop.clone()));
+    tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(service_accounts::run(caller.clone())),
+    );
+    tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(namespaces::run(caller.clone())),
+    );
+    tasks.spawn(stop.clone().run_until_cancelled_owned(garbage::run(caller)));
+    tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(compaction::run(Arc::clone(api))),
+    );
 }

@@ -2,20 +2,15 @@
 
 use std::sync::Arc;
 
-use moorline_store::Revision;
-use tokio_util::sync::CancellationToken;
-
 use crate::api::Api;
+use moorline_store::Revision;
 
-/// Compacts at each interval until stopped.
-pub(crate) async fn run(api: Arc<Api>, stop: CancellationToken) {
+/// Compacts at each interval for as long as it is polled.
+pub(crate) async fn run(api: Arc<Api>) {
     let interval = api.config.compaction_interval;
     let mut before = Revision::default();
-    while stop
-        .run_until_cancelled(tokio::time::sleep(interval))
-        .await
-        .is_some()
-    {
+    loop {
+        tokio::time::sleep(interval).await;
         if before > api.store.compacted_revision()
             && let Err(error) = api.store.compact(before).await
         {

@@ -7,14 +7,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-
 use super::Caller;
 use crate::cache::entry::Owner;
 use crate::cache::{Collection, Entry};
 use crate::http::Failure;
 use crate::objects::tree;
+use serde_json::{Value, json};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -71,8 +69,8 @@ fn decide(owners: &[(String, OwnerState)]) -> Next {
     }
 }
 
-/// Follows all collections, until stopped.
-pub(crate) async fn run(caller: Caller, stop: CancellationToken) {
+/// Follows all collections, for as long as it is polled.
+pub(crate) async fn run(caller: Caller) {
     let collections: Vec<Arc<Collection>> = caller.api.caches.all().map(Arc::clone).collect();
     let mut collector = Collector {
         positions: vec![None; collections.len()],
@@ -93,9 +91,7 @@ pub(crate) async fn run(caller: Caller, stop: CancellationToken) {
                 any_change.changed().await.ok();
             }
         };
-        if stop.run_until_cancelled(wait).await.is_none() {
-            return;
-        }
+        wait.await;
     }
 }
 

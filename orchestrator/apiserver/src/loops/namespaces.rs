@@ -7,14 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-
 use super::Caller;
 use crate::cache::{Collection, Entry};
 use crate::http::Failure;
 use crate::objects::tree;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 /// Changes are gathered for so long before the namespaces are looked at again.
 const GATHER_INTERVAL: Duration = Duration::from_millis(20);
@@ -22,8 +20,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Objects that are deleted at a time.
 const DELETES_AT_ONCE: usize = 16;
 
-/// Works on all deleted namespaces, until stopped.
-pub(crate) async fn run(caller: Caller, stop: CancellationToken) {
+/// Works on all deleted namespaces, for as long as it is polled.
+pub(crate) async fn run(caller: Caller) {
     let Ok(namespaces) = caller.collection("", "namespaces").cloned() else {
         return;
     };
@@ -58,9 +56,7 @@ pub(crate) async fn run(caller: Caller, stop: CancellationToken) {
                 tokio::time::sleep(GATHER_INTERVAL).await;
             }
         };
-        if stop.run_until_cancelled(wait).await.is_none() {
-            return;
-        }
+        wait.await;
     }
 }
 

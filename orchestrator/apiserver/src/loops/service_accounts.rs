@@ -3,19 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-
 use super::Caller;
 use crate::http::Failure;
 use crate::objects::tree;
+use serde_json::{Value, json};
 
 const ROOT_CA: &str = "kube-root-ca.crt";
 /// After a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at all namespaces after each change of what this is about, until stopped.
-pub(crate) async fn run(caller: Caller, stop: CancellationToken) {
+/// Looks at all namespaces after each change of what this is about, for as long as it is polled.
+pub(crate) async fn run(caller: Caller) {
     let collections = ["namespaces", "serviceaccounts", "configmaps"]
         .map(|plural| caller.collection("", plural).map(|found| found.subscribe()));
     let [Ok(mut namespaces), Ok(mut accounts), Ok(mut config_maps)] = collections else {
@@ -34,7 +32,6 @@ pub(crate) async fn run(caller: Caller, stop: CancellationToken) {
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return,
             _ = namespaces.changed() => {}
             _ = accounts.changed() => {}
             _ = config_maps.changed() => {}

@@ -129,14 +129,22 @@ fn prepare_main(facts: &ResourceFacts, old: &Value, new: &mut Value) {
 
 /// Anything outside of metadata and status makes a new generation.
 fn count_generation(facts: &ResourceFacts, old: &Value, new: &mut Value) {
-    let content = |object: &Value| {
-        let mut object = object.clone();
-        let map = tree::map_mut(&mut object, &[]);
-        map.remove("metadata");
-        map.remove("status");
+    if !counts_generation(facts) {
+        return;
+    }
+    let is_content = |name: &str| !matches!(name, "metadata" | "status");
+    let fields = |object: &Value| {
         object
+            .as_object()
+            .map_or(0, |map| map.keys().filter(|name| is_content(name)).count())
     };
-    if counts_generation(facts) && content(old) != content(new) {
+    let is_same = fields(old) == fields(new)
+        && new
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(name, value)| !is_content(name) || old.get(name) == Some(value));
+    if !is_same {
         metadata::raise_generation(new);
     }
 }

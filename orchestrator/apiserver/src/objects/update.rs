@@ -1,5 +1,6 @@
 //! Changing objects: read, make the new state, check it, compare and swap; again if somebody was faster.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -75,9 +76,9 @@ pub(crate) async fn change(
     for _ in 0..ATTEMPTS_MAX {
         let old = current.value();
         let served = if call.resource.is_converted() {
-            events::to_events_group(old.clone())
+            Cow::Owned(events::to_events_group(old.clone()))
         } else {
-            old.clone()
+            Cow::Borrowed(&old)
         };
         let proposal = propose(&served)?;
         check_names(call, name, &proposal.value)?;

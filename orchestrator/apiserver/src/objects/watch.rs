@@ -35,6 +35,10 @@ const CHANGES_TAKEN_MAX: usize = 256;
 
 /// Starts a watch on a collection, or on one object if the path names it.
 pub(crate) async fn watch(call: &Call<'_>) -> Result<Answer, Failure> {
+    // An error, so that clients wait before they ask again; an empty stream they would open anew at once.
+    if call.api.watches_stop.is_cancelled() {
+        return Err(Failure::unavailable("the server is shutting down"));
+    }
     let collection = Arc::clone(call.collection()?);
     let start = list_options::watch_start(call.query)?;
     let selector = Selector::parse(call.query, &call.resource, &collection)?;

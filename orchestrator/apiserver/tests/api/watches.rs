@@ -251,6 +251,14 @@ async fn watches_end_when_the_server_stops() {
     let mut lines = Lines::open(&server, &format!("resourceVersion={from}")).await;
     server.stop.cancel();
     assert!(lines.next().await.is_none());
+    let refused = server.get(&format!("{MAPS}?watch=true")).await;
+    assert_eq!(
+        (
+            refused.code.as_u16(),
+            refused.headers["retry-after"].to_str().unwrap()
+        ),
+        (503, "1")
+    );
     tokio::time::timeout(Duration::from_secs(5), server.server.stopped())
         .await
         .unwrap();
