@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -19,11 +19,11 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 /// Prefix of names that hide what lower layers have.
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Hides everything lower layers have in its directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// How overlayfs knows such a directory.
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 /// Extended attributes in pax headers.
 const PAX_XATTR: &str = "SCHILY.xattr.";
 
@@ -34,6 +34,9 @@ pub(crate) struct Unpacked {
     pub(crate) diff_id: String,
     /// Bytes of all files.
     pub(crate) size_bytes: u64,
+    /// The file system doesn't take overlayfs's marks (it is an overlay itself, say), so that whiteouts lie there
+    /// under their names of the archive: only good for copying.
+    pub(crate) has_plain_whiteouts: bool,
 }
 
 /// Passes bytes on and hashes them.
@@ -59,6 +62,7 @@ pub(crate) fn unpack(stream: impl Read, into: &Path) -> io::Result<Unpacked> {
         hash: Sha256::new(),
     });
     let mut size_bytes = 0;
+    let mut has_plain_whiteouts = false;
     // Times of directories change while things are made in them: set last, deepest first.
     let mut directories = Vec::new();
     for entry in tar.entries()? {
@@ -69,7 +73,10 @@ pub(crate) fn unpack(stream: impl Read, into: &Path) -> io::Result<Unpacked> {
         let path = inner_path(&entry.path()?)?;
         let explained =
             |error: io::Error| io::Error::new(error.kind(), format!("entry {}: {error}", path.display()));
-        size_bytes += place(&root, &path, &mut entry).map_err(explained)?;
+        match whiteout(&root, &path).map_err(explained)? {
+            Some(mark) => has_plain_whiteouts |= mark == Mark::Plain,
+            None => size_bytes += place(&root, &path, &mut entry).map_err(explained)?,
+        }
         if entry.header().entry_type().is_dir() {
             directories.push((path.clone(), entry.header().mtime().unwrap_or(0)));
         }
@@ -85,6 +92,7 @@ pub(crate) fn unpack(stream: impl Read, into: &Path) -> io::Result<Unpacked> {
     Ok(Unpacked {
         diff_id: format!("sha256:{}", hex::encode(stream.hash.finalize())),
         size_bytes,
+        has_plain_whiteouts,
     })
 }
 
@@ -151,29 +159,60 @@ fn parent_of(root: &OwnedFd, path: &Path, make: bool) -> io::Result<Option<(Owne
     }
 }
 
+/// How a whiteout was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Overlayfs,
+    Plain,
+}
+
+/// Writes a whiteout, if the entry is one.
+fn whiteout(root: &OwnedFd, path: &Path) -> io::Result<Option<Mark>> {
+    let Some(hidden) = path
+        .file_name()
+        .and_then(|name| name.as_bytes().strip_prefix(WHITEOUT))
+    else {
+        return Ok(None);
+    };
+    let Some((dir, name)) = parent_of(root, path, true)? else {
+        return Ok(None);
+    };
+    let marked = if name.as_bytes() == OPAQUE {
+        openat(
+            &dir,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(|dir| fsetxattr(&dir, OPAQUE_XATTR, b"y", XattrFlags::empty()))
+    } else {
+        if hidden.is_empty() || hidden == b"." || hidden == b".." {
+            return Err(io::Error::other("it hides no proper name"));
+        }
+        let hidden = OsStr::from_bytes(hidden);
+        mknodat(
+            &dir,
+            hidden,
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(0),
+            makedev(0, 0),
+        )
+    };
+    match marked {
+        Ok(()) => Ok(Some(Mark::Overlayfs)),
+        Err(Errno::PERM | Errno::NOTSUP) => {
+            write_file(&dir, &name, &mut io::empty())?;
+            Ok(Some(Mark::Plain))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Makes one entry; returns the bytes it takes.
 fn place<R: Read>(root: &OwnedFd, path: &Path, entry: &mut tar::Entry<'_, R>) -> io::Result<u64> {
     let Some((dir, name)) = parent_of(root, path, true)? else {
         return Ok(0); // the root directory itself keeps the mode it was made with
     };
-    let bytes = name.as_bytes();
-    if bytes == OPAQUE {
-        return make_opaque(&dir).map(|()| 0);
-    }
-    if let Some(hidden) = bytes.strip_prefix(WHITEOUT) {
-        if hidden.is_empty() || hidden == b"." || hidden == b".." || hidden.contains(&b'/') {
-            return Err(io::Error::other("it hides no proper name"));
-        }
-        let mode = Mode::from_raw_mode(0);
-        return Ok(mknodat(
-            &dir,
-            OsStr::from_bytes(hidden),
-            FileType::CharacterDevice,
-            mode,
-            makedev(0, 0),
-        )
-        .map(|()| 0)?);
-    }
     let header = entry.header().clone();
     let kind = header.entry_type();
     let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
@@ -302,16 +341,6 @@ fn set_xattrs<R: Read>(dir: &OwnedFd, name: &OsStr, entry: &mut tar::Entry<'_, R
             .map_err(|errno| io::Error::other(format!("set attribute {key}: {errno}")))?;
     }
     Ok(())
-}
-
-fn make_opaque(dir: &impl AsFd) -> io::Result<()> {
-    let dir = openat(
-        dir,
-        ".",
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    Ok(fsetxattr(&dir, OPAQUE_XATTR, b"y", XattrFlags::empty())?)
 }
 
 #[cfg(test)]

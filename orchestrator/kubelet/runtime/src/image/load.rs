@@ -15,7 +15,7 @@ use crate::image::manifest::{
     MEDIA_MANIFEST, Manifest, REF_NAME, digits, own_architecture,
 };
 use crate::image::name::{self, Reference};
-use crate::image::store::{ImageStore, Stored, failed, layer_name};
+use crate::image::store::{ImageStore, Stored, failed, layer_name, plain_mark};
 use crate::image::{HOST_IMAGE, ImageRef, layer};
 
 /// Indexes may point to indexes; real ones do so once.
@@ -148,6 +148,9 @@ impl ImageStore {
                 "layer {diff_id} has digest {}",
                 unpacked.diff_id
             )));
+        }
+        if unpacked.has_plain_whiteouts {
+            fs::write(self.layers().join(plain_mark(name)), b"")?;
         }
         if place.exists() {
             fs::remove_dir_all(&target)?;

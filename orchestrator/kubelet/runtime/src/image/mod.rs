@@ -2,7 +2,7 @@
 
 mod archive;
 pub(crate) mod config;
-mod layer;
+pub(crate) mod layer;
 mod load;
 mod manifest;
 pub(crate) mod name;

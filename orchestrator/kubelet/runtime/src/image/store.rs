@@ -65,6 +65,11 @@ pub(crate) fn layer_name(diff_id: &str) -> Option<&str> {
     digits(diff_id)?.get(..LAYER_NAME_DIGITS)
 }
 
+/// File beside an unpacked layer that overlayfs can't use, because its whiteouts are plain files.
+pub(crate) fn plain_mark(layer_name: &str) -> String {
+    format!("{layer_name}.plain")
+}
+
 impl ImageStore {
     /// Opens the store in an existing directory.
     pub(crate) fn open(dir: PathBuf) -> Result<Self, RuntimeError> {
@@ -283,7 +288,9 @@ impl ImageStore {
             );
         }
         remove_unless(&self.blobs(), |name| blobs.contains(name))?;
-        remove_unless(&self.layers(), |name| layers.contains(name))?;
+        remove_unless(&self.layers(), |name| {
+            layers.contains(name.strip_suffix(".plain").unwrap_or(name))
+        })?;
         remove_unless(&self.dir, |name| !name.starts_with("ingest-"))
     }
 

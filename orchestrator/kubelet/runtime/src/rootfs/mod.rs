@@ -4,6 +4,7 @@
 //! seen, or left behind, outside. All paths given to overlayfs are relative to the directory of unpacked layers,
 //! because it takes no more than a page of options and gives `:` and `,` a meaning.
 
+mod copy;
 pub(crate) mod inside;
 
 use std::ffi::OsStr;
@@ -17,6 +18,7 @@ use moorline_mount::mount::{BindOptions, clone_tree, mount};
 use moorline_mount::mount_options::Attributes;
 use moorline_mount::mountinfo;
 
+use crate::image::store::plain_mark;
 use crate::layout::ContainerDir;
 use crate::records::RootSource;
 
@@ -58,7 +60,12 @@ pub(crate) const LAYERS: &str = "images/l";
 
 /// Mounts the root file system at `dir.rootfs()`. The current directory must be [`LAYERS`] in the state directory
 /// `root`.
-pub(crate) fn assemble(root: &Path, dir: &ContainerDir, source: &RootSource) -> Result<(), RootfsError> {
+pub(crate) fn assemble(
+    root: &Path,
+    dir: &ContainerDir,
+    source: &RootSource,
+    warnings: &mut Vec<String>,
+) -> Result<(), RootfsError> {
     for path in [
         dir.rootfs(),
         dir.path.join("upper"),
@@ -68,12 +75,30 @@ pub(crate) fn assemble(root: &Path, dir: &ContainerDir, source: &RootSource) -> 
         fs::create_dir_all(&path).map_err(failed("make directory", &path))?;
     }
     match source {
-        RootSource::Layers(layers) => {
-            let lower: Vec<&str> = layers.iter().rev().filter_map(|layer| layer.to_str()).collect();
-            overlay_layers(root, dir, &lower.join(":"))
-        }
+        RootSource::Layers(layers) => merge_layers(root, dir, layers, warnings),
         RootSource::Host { .. } => overlay_host(root, dir),
     }
+}
+
+/// By overlayfs where that is possible, by copying otherwise.
+fn merge_layers(
+    root: &Path,
+    dir: &ContainerDir,
+    layers: &[PathBuf],
+    warnings: &mut Vec<String>,
+) -> Result<(), RootfsError> {
+    let names: Vec<&str> = layers.iter().filter_map(|layer| layer.to_str()).collect();
+    if names.iter().any(|name| Path::new(&plain_mark(name)).exists()) {
+        warnings.push("the state directory can't hold overlayfs's whiteouts: layers are copied".to_owned());
+    } else {
+        let lower: Vec<&str> = names.into_iter().rev().collect();
+        match overlay_layers(root, dir, &lower.join(":")) {
+            Ok(()) => return Ok(()),
+            Err(error) => warnings.push(format!("overlayfs can't be used, layers are copied: {error}")),
+        }
+    }
+    let rootfs = dir.rootfs();
+    copy::merge(layers, &rootfs).map_err(failed("copy layers to", &rootfs))
 }
 
 /// The upper directory is on disk; `volatile` spares the sync at the end that nobody needs. Where the state directory

@@ -169,7 +169,7 @@ fn start_container(container: &Path, warnings: &mut Vec<String>) -> Result<Proce
     set_propagation("/", Propagation::Slave, true)?;
     hide_cgroups()?;
     chdir(site.state.join(rootfs::LAYERS))?;
-    rootfs::assemble(&site.state, &site.dir, &site.record.root)?;
+    rootfs::assemble(&site.state, &site.dir, &site.record.root, warnings)?;
     let binds = prepare::stage(&site.dir, binds, copies)?;
     let spec = prepare::specification(&site.sandbox_dir, &site.sandbox, &site.dir, &site.record, binds)?;
     let config = site.dir.path.join("config.json");
