@@ -218,3 +218,43 @@ fn bind_read_only(from: &Path, to: &Path) -> Result<(), RootfsError> {
     };
     Ok(clone_tree(from, options)?.attach(to)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use moorline_mount::mount::{Propagation, set_propagation};
+
+    use super::*;
+
+    #[test]
+    fn host_root_works_without_overlayfs() {
+        const NAME: &str = "host_root_works_without_overlayfs";
+        let state = tempfile::tempdir().unwrap();
+        let dir = ContainerDir {
+            path: state.path().join("c"),
+        };
+        fs::create_dir_all(dir.rootfs()).unwrap();
+        // Namespaces belong to threads: what this one mounts goes with it.
+        let seen = std::thread::spawn(move || {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+                return None;
+            }
+            set_propagation("/", Propagation::Private, true).unwrap();
+            host_without_overlay(&dir).unwrap();
+            let rootfs = dir.rootfs();
+            let refused = fs::write(rootfs.join("usr/moorline-test"), "")
+                .unwrap_err()
+                .kind();
+            fs::write(rootfs.join("tmp/own"), "").unwrap();
+            Some((
+                rootfs.join("usr/bin").is_dir(),
+                rootfs.join("bin/sh").exists(),
+                refused,
+            ))
+        });
+        match seen.join().unwrap() {
+            None => crate::testing::skipped(NAME, "needs the right to make mount namespaces"),
+            Some(seen) => assert_eq!(seen, (true, true, io::ErrorKind::ReadOnlyFilesystem)),
+        }
+        assert_eq!(fs::read_dir(state.path().join("c/rootfs")).unwrap().count(), 0);
+    }
+}
