@@ -46,3 +46,8 @@ fn recorder_component(driver_name: &str) -> String {
         .unwrap_or_default();
     format!("{driver_name}_{host}_{}", uuid::Uuid::new_v4())
 }
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

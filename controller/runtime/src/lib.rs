@@ -26,3 +26,8 @@ pub use lease::LeaderElection;
 pub use queue::Queue;
 pub use recorder::{EventType, Recorder};
 pub use workers::{Outcome, run_workers};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
