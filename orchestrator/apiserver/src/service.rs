@@ -127,14 +127,19 @@ impl ApiService {
                 Ok(user)
             };
         };
-        let wanted = groups
-            .iter()
-            .map(|group| ("groups", *group))
-            .chain([("users", name)]);
-        for (resource, name) in wanted {
+        let own = match name
+            .strip_prefix("system:serviceaccount:")
+            .and_then(|rest| rest.split_once(':'))
+        {
+            Some((namespace, account)) => ("serviceaccounts", namespace, account),
+            None => ("users", "", name),
+        };
+        let wanted = groups.iter().map(|group| ("groups", "", *group)).chain([own]);
+        for (resource, namespace, name) in wanted {
             let attributes = Attributes {
                 verb: "impersonate",
                 resource,
+                namespace,
                 name,
                 ..Attributes::default()
             };

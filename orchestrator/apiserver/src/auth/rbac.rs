@@ -107,6 +107,18 @@ impl Policy {
             .any(|rule| rule.allows(attributes))
     }
 
+    /// The rules of a role; the empty namespace has the cluster roles.
+    pub(crate) fn rules(&self, namespace: &str, role: &str) -> &[Rule] {
+        self.roles
+            .get(&(namespace.to_owned(), role.to_owned()))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether somebody may do all that a rule allows.
+    pub(crate) fn covers(&self, user: &User, namespace: &str, rule: &Rule) -> bool {
+        rule.each(namespace, |attributes| self.allows(user, attributes))
+    }
+
     /// All rules that hold for somebody in a namespace; for the empty one those that hold everywhere.
     pub(crate) fn rules_for<'p>(
         &'p self,
@@ -128,13 +140,10 @@ impl Policy {
     }
 
     fn rules_of(&self, binding: &Binding) -> &[Rule] {
-        let namespace = match binding.role_ref.kind.as_str() {
-            "Role" => binding.metadata.namespace.clone(),
-            _ => String::new(),
-        };
-        self.roles
-            .get(&(namespace, binding.role_ref.name.clone()))
-            .map_or(&[], Vec::as_slice)
+        match binding.role_ref.kind.as_str() {
+            "Role" => self.rules(&binding.metadata.namespace, &binding.role_ref.name),
+            _ => self.rules("", &binding.role_ref.name),
+        }
     }
 }
 
@@ -160,6 +169,43 @@ impl Subject {
 }
 
 impl Rule {
+    /// Whether `holds` is true for each single thing that the rule allows. Patterns stand for themselves: only an
+    /// equal or wider pattern matches them.
+    fn each(&self, namespace: &str, holds: impl Fn(&Attributes<'_>) -> bool) -> bool {
+        let any_name = [String::new()];
+        let names = if self.resource_names.is_empty() {
+            &any_name[..]
+        } else {
+            &self.resource_names[..]
+        };
+        self.verbs.iter().all(|verb| {
+            let of_path = |path: &String| {
+                holds(&Attributes {
+                    verb,
+                    path,
+                    ..Attributes::default()
+                })
+            };
+            let of_resource = |group: &String, resource: &String| {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                let base = Attributes {
+                    verb,
+                    group,
+                    resource,
+                    subresource,
+                    namespace,
+                    ..Attributes::default()
+                };
+                names.iter().all(|name| holds(&Attributes { name, ..base }))
+            };
+            self.non_resource_urls.iter().all(of_path)
+                && self
+                    .api_groups
+                    .iter()
+                    .all(|group| self.resources.iter().all(|one| of_resource(group, one)))
+        })
+    }
+
     pub(crate) fn allows(&self, attributes: &Attributes<'_>) -> bool {
         let has = |list: &[String], value: &str| list.iter().any(|one| one == "*" || one == value);
         if !has(&self.verbs, attributes.verb) {
@@ -243,6 +289,50 @@ mod tests {
             ),
         ];
         Policy::new(roles.into_iter(), bindings.into_iter())
+    }
+
+    #[test]
+    fn nobody_gives_what_they_do_not_have() {
+        let rule = |rule: Value| serde_json::from_value::<Rule>(rule).unwrap();
+        let anna = User::authenticated("anna", []);
+        let get =
+            |resources: &[&str]| rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": resources}));
+        let cases = [
+            ("own", get(&["pods"]), true),
+            ("own, twice", get(&["pods", "pods/log"]), true),
+            ("one too many", get(&["pods", "secrets"]), false),
+            ("all resources", get(&["*"]), false),
+            (
+                "another verb",
+                rule(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]})),
+                false,
+            ),
+            (
+                "all groups",
+                rule(json!({"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods"]})),
+                false,
+            ),
+            (
+                "less: one name",
+                rule(
+                    json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"]}),
+                ),
+                true,
+            ),
+            (
+                "path",
+                rule(json!({"verbs": ["get"], "nonResourceURLs": ["/debug/x", "/debug/*"]})),
+                true,
+            ),
+            (
+                "wider path",
+                rule(json!({"verbs": ["get"], "nonResourceURLs": ["*"]})),
+                false,
+            ),
+        ];
+        for (case, rule, expected) in cases {
+            assert_eq!(policy().covers(&anna, "x", &rule), expected, "{case}");
+        }
     }
 
     #[test]

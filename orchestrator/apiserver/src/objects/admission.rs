@@ -3,6 +3,7 @@
 
 mod claim;
 mod pod;
+mod role;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::http::{Cause, Failure};
 
 /// How long a pod may wait for the `default` ServiceAccount of a namespace that was just made.
 const SERVICE_ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Namespaces that stay.
 pub(crate) const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -43,6 +46,12 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
             claim::protect(object, claim::VOLUME_PROTECTION);
             Ok(())
         }
+        (RBAC, plural) => {
+            let policy = &call.api.authorizer;
+            policy
+                .with_policy(|policy| role::check(policy, call.user, plural, object))
+                .map_err(refuse)
+        }
         _ => Ok(()),
     }
 }
@@ -50,6 +59,12 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
 /// Admits a change.
 pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Failure> {
     let facts = call.resource.facts;
+    let name = call.name.unwrap_or_default();
+    if facts.group == RBAC {
+        let policy = &call.api.authorizer;
+        let outcome = policy.with_policy(|policy| role::check(policy, call.user, facts.plural, new));
+        return outcome.map_err(|why| Failure::forbidden(call.resource.about(name), &why));
+    }
     if (facts.group, facts.plural) != ("", "persistentvolumeclaims") || call.subresource.is_some() {
         return Ok(());
     }
@@ -57,7 +72,6 @@ pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Fa
     let class =
         collection(call.api, "storage.k8s.io", "storageclasses").and_then(|classes| classes.get(class));
     let may_grow = class.is_some_and(|class| class.value()["allowVolumeExpansion"] == Value::Bool(true));
-    let name = call.name.unwrap_or_default();
     claim::check_growth(old, new, may_grow).map_err(|why| Failure::forbidden(call.resource.about(name), why))
 }
 

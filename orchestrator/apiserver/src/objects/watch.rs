@@ -169,31 +169,46 @@ impl Watcher {
         loop {
             // Seen before the window is read, so that no change after that is slept over.
             self.changed.borrow_and_update();
-            match self
+            let window = self
                 .collection
-                .changes(self.next, CHANGES_TAKEN_MAX, || self.api.caches.revision())
-            {
+                .changes(self.next, CHANGES_TAKEN_MAX, || self.api.caches.revision());
+            let (changes, revision) = match window {
+                Ok(window) => window,
                 Err(lost) => return Some(self.fail(lost)),
-                Ok((changes, revision)) => {
-                    self.next += changes.len() as u64;
-                    self.revision = revision;
-                    let piece = self.lines(&changes);
-                    if !piece.is_empty() {
-                        return Some(piece);
-                    }
-                    if !changes.is_empty() {
-                        continue;
-                    }
-                }
+            };
+            self.next += changes.len() as u64;
+            self.revision = revision;
+            let is_over = Instant::now() >= self.deadline || self.api.watches_stop.is_cancelled();
+            let piece = self.lines(&changes);
+            if !piece.is_empty() {
+                self.ended = is_over;
+                return Some(piece);
             }
-            if let Some(last) = self.wait().await {
-                return last;
+            if changes.is_empty() {
+                if let Some(piece) = self.due_bookmark() {
+                    self.ended = is_over;
+                    return Some(piece);
+                }
+                if is_over {
+                    return None;
+                }
+                self.wait().await;
             }
         }
     }
 
-    /// Waits for changes. Something is given when it is time for a bookmark or the end.
-    async fn wait(&mut self) -> Option<Option<Bytes>> {
+    /// A bookmark, if it is time for one. Everything up to its revision was shown.
+    fn due_bookmark(&mut self) -> Option<Bytes> {
+        let now = Instant::now();
+        let is_due = self.bookmarks && (now >= self.bookmark_at || now >= self.deadline);
+        is_due.then(|| {
+            self.bookmark_at = now + BOOKMARK_INTERVAL;
+            self.bookmark(self.revision, false)
+        })
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self) {
         let until = if self.bookmarks {
             self.bookmark_at.min(self.deadline)
         } else {
@@ -201,26 +216,10 @@ impl Watcher {
         };
         // Losing any of these is harmless: each is looked at anew in the next turn.
         tokio::select! {
-            biased;
-            () = self.api.watches_stop.cancelled() => {
-                self.ended = true;
-                Some(None)
-            }
-            changed = self.changed.changed() => {
-                self.ended = changed.is_err();
-                self.ended.then_some(None)
-            }
-            () = tokio::time::sleep_until(until) => {
-                let now = Instant::now();
-                self.ended = now >= self.deadline;
-                self.bookmark_at = now + BOOKMARK_INTERVAL;
-                // Everything in the window was read; the revision says so only if nothing came meanwhile.
-                let is_current = self.changed.has_changed().is_ok_and(|changed| !changed);
-                if self.bookmarks && is_current {
-                    return Some(Some(self.bookmark(self.revision, false)));
-                }
-                self.ended.then_some(None)
-            }
+            () = self.api.watches_stop.cancelled() => {}
+            // The collection lives as long as this watch, so the channel is open.
+            _ = self.changed.changed() => {}
+            () = tokio::time::sleep_until(until) => {}
         }
     }
 

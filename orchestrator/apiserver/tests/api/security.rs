@@ -213,3 +213,54 @@ async fn masters_may_act_as_others() {
     assert_eq!(server.send(unknown).await.code, 400);
     server.shut_down().await;
 }
+
+#[tokio::test]
+async fn nobody_makes_themselves_more_than_they_are() {
+    let server = Server::start().await;
+    let path = "/apis/rbac.authorization.k8s.io/v1";
+    let role = |name: &str, rules: Value| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
+    let binding = |name: &str, role: &str| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "anna"}]})
+    };
+    let writer = json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["create", "update", "get", "patch"]}]);
+    server
+        .post(&format!("{path}/clusterroles"), &role("writer", writer))
+        .await;
+    server
+        .post(
+            &format!("{path}/clusterrolebindings"),
+            &binding("anna-writes", "writer"),
+        )
+        .await;
+    let anna = server.server.client("anna", &[]);
+    let post = async |path: String, body: Value| {
+        let request = Request::post(path).header("content-type", "application/json");
+        send(
+            &anna,
+            request.body(Body::from(body.to_string().into_bytes())).unwrap(),
+        )
+        .await
+    };
+    let all = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let reply = post(format!("{path}/clusterroles"), role("all", all)).await;
+    assert_eq!(reply.code, 403, "{}", reply.text);
+    assert!(reply.text.contains("not currently held"), "{}", reply.text);
+    assert_eq!(
+        post(
+            format!("{path}/clusterrolebindings"),
+            binding("more", "cluster-admin")
+        )
+        .await
+        .code,
+        403
+    );
+    assert_eq!(
+        post(format!("{path}/clusterrolebindings"), binding("same", "writer"))
+            .await
+            .code,
+        201
+    );
+    server.shut_down().await;
+}
