@@ -13,12 +13,12 @@ use std::{
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags},
     io::Errno,
-    mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags},
+    mount::{MoveMountFlags, OpenTreeFlags},
 };
 
 use crate::{
     MountError,
-    mount::{BindOptions, DetachedMount, clone_tree_at, has_nul},
+    mount::{BindOptions, DetachedMount, clone_tree_at, has_nul, unmount_patiently},
 };
 
 /// A directory below which paths are resolved without symlinks.
@@ -224,7 +224,7 @@ impl Target {
     pub fn unmount_all(&self) -> Result<usize, MountError> {
         let mut count = 0;
         while self.look()?.is_some_and(|seen| seen.is_mount_point) {
-            rustix::mount::unmount(self.pinned_path(), UnmountFlags::NOFOLLOW)
+            unmount_patiently(&self.pinned_path())
                 .map_err(|errno| MountError::call("unmount", &self.path, errno))?;
             count += 1;
         }

@@ -12,13 +12,12 @@ use std::{
 };
 
 use nix::libc;
-use rustix::{
-    event::{Timespec, poll},
-    fs::FlockOperation,
-    io::Errno,
-};
+use rustix::{fs::FlockOperation, io::Errno};
 
-use crate::{MountError, tool::monotonic};
+use crate::{
+    MountError,
+    tool::{monotonic, pause},
+};
 
 mod ioctl;
 
@@ -27,10 +26,7 @@ const SYS_BLOCK: &str = "/sys/block";
 const LOOP_MAJOR: u32 = 7;
 /// Somebody else may take the free device before us, but not again and again.
 const ATTACH_ATTEMPTS_MAX: u32 = 64;
-const DETACH_POLL_INTERVAL: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 2_000_000,
-};
+const DETACH_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How to attach.
 #[derive(Clone, Copy, Debug)]
@@ -328,7 +324,7 @@ pub fn wait_until_detached(file: impl AsRef<Path>, timeout: Duration) -> Result<
             return Ok(false);
         }
         // Nothing to wait on but time: the kernel sends no word of this to anybody but udev.
-        poll(&mut [], Some(&DETACH_POLL_INTERVAL)).ok(); // Interrupted is as good as elapsed.
+        pause(DETACH_POLL_INTERVAL);
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{
@@ -25,6 +26,7 @@ use crate::{
     MountError,
     mount_options::{Attributes, MountOptions},
     mountinfo,
+    tool::{monotonic, pause},
 };
 
 mod attributes;
@@ -36,6 +38,9 @@ pub use propagation::{
     Propagation, ensure_mount_point, make_private, make_shared, make_slave, set_propagation,
 };
 
+/// How long a mount may be busy before it is called busy.
+const BUSY_PATIENCE: Duration = Duration::from_millis(300);
+const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// fsconfig(2) takes no string longer than this.
 const FSCONFIG_VALUE_BYTES_MAX: usize = 255;
 
@@ -275,8 +280,20 @@ pub(crate) fn clone_tree_at(
 /// path.
 pub fn unmount(target: impl AsRef<Path>) -> Result<(), MountError> {
     let target = target.as_ref();
-    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)
-        .map_err(|errno| MountError::call("unmount", target, errno))
+    unmount_patiently(target).map_err(|errno| MountError::call("unmount", target, errno))
+}
+
+/// Unmounts, waiting a little while it is busy. A process that is being started by another thread has copies of all our
+/// descriptors until its exec, and one of them may be the descriptor by which the mount was made.
+pub(crate) fn unmount_patiently(target: &Path) -> Result<(), Errno> {
+    let limit = monotonic() + BUSY_PATIENCE;
+    loop {
+        match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+            // Nothing to wait on but time: nobody tells when a descriptor is closed elsewhere.
+            Err(Errno::BUSY) if monotonic() < limit => pause(BUSY_POLL_INTERVAL),
+            result => return result,
+        }
+    }
 }
 
 /// As [`unmount`], but at once: the mount leaves the tree now and ends when its last user is gone.

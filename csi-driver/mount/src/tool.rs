@@ -198,6 +198,12 @@ pub(crate) fn monotonic() -> Duration {
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// Lets time pass, for conditions that nobody reports.
+pub(crate) fn pause(interval: Duration) {
+    let timeout = Timespec::try_from(interval).ok();
+    poll(&mut [], timeout.as_ref()).ok(); // Interrupted is as good as elapsed.
+}
+
 fn find(program: &str) -> Option<PathBuf> {
     DIRECTORIES
         .iter()

@@ -12,7 +12,7 @@ use moorline_mount::{
     mount_options::{Attributes, MountOptions},
     mountinfo, usage,
 };
-use support::{Scratch, cannot_run};
+use support::{Scratch, cannot_run, skipped};
 
 #[cfg(test)]
 mod support;
@@ -59,6 +59,27 @@ fn a_bind_shows_its_source_and_read_only_means_it() {
             .unwrap_err()
             .is_not_found()
     );
+}
+
+#[test]
+fn a_mount_in_use_stays_until_it_is_not() {
+    if cannot_run("a_mount_in_use_stays_until_it_is_not", &[]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let target = scratch.directory("target");
+    mount::mount("tmpfs", &target, "tmpfs", &[]).unwrap();
+    let user = fs::File::create(target.join("file")).unwrap();
+    assert!(mount::unmount(&target).unwrap_err().is_busy());
+    assert!(mount::is_mount_point(&target).unwrap());
+    drop(user);
+    mount::unmount(&target).unwrap();
+
+    mount::mount("tmpfs", &target, "tmpfs", &[]).unwrap();
+    let user = fs::File::create(target.join("file")).unwrap();
+    mount::unmount_lazy(&target).expect("never busy");
+    assert!(!mount::is_mount_point(&target).unwrap());
+    drop(user);
 }
 
 #[test]
@@ -317,7 +338,7 @@ fn ext4_grows_while_mounted() {
         return;
     }
     if !filesystem::can_grow_mounted(FsType::Ext4) {
-        eprintln!("skipped: ext4_grows_while_mounted: needs CAP_SYS_RESOURCE");
+        skipped("ext4_grows_while_mounted", "needs CAP_SYS_RESOURCE");
         return;
     }
     filesystem_grows_while_mounted(FsType::Ext4);

@@ -16,7 +16,7 @@ use moorline_proto::csi;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{DIR, Driver, EXT4, LONG, Scratch, Use, cannot_run, config};
+use crate::support::{DIR, Driver, EXT4, LONG, Scratch, Use, cannot_run, config, skipped};
 
 const CHILD_POOL: &str = "MOORLINE_TEST_POOL";
 const CHILD_BACKEND: &str = "MOORLINE_TEST_BACKEND";
@@ -26,7 +26,7 @@ const CLIENTS: usize = 6;
 #[ignore = "the process that the tests below start and kill; alone it has nothing to do"]
 fn driver_process() {
     let Some(directory) = std::env::var_os(CHILD_POOL) else {
-        eprintln!("skipped: driver_process: it is started by the other tests of this file");
+        skipped("driver_process", "it is started by the other tests of this file");
         return;
     };
     let backend = match std::env::var(CHILD_BACKEND).unwrap().as_str() {

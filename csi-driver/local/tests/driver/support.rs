@@ -1,6 +1,7 @@
 //! A driver in this process, served over its real socket, in a directory that is cleaned up also after a panic.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +24,11 @@ pub(crate) const NODE: &str = "node-1";
 pub(crate) const MIB: i64 = 1 << 20;
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
+/// Says on the real stderr, past the test harness's capture, that `test` did not run.
+pub(crate) fn skipped(test: &str, reason: &str) {
+    writeln!(std::io::stderr(), "skipped: {test}: {reason}").unwrap();
+}
+
 /// Says why `test` can't run here, if it can't.
 pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
     let missing = tools.iter().find(|name| !tool::is_installed(name));
@@ -32,7 +38,7 @@ pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
         Some(missing) => format!("{missing} is not installed"),
         None => return false,
     };
-    eprintln!("skipped: {test}: {reason}");
+    skipped(test, &reason);
     true
 }
 

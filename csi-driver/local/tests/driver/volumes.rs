@@ -14,7 +14,7 @@ use moorline_mount::{
 use moorline_proto::csi::{self, volume_capability::access_mode::Mode};
 use tonic::Code;
 
-use crate::support::{BLOCK, DIR, Driver, EXT4, Scratch, Use, XFS, cannot_run, text};
+use crate::support::{BLOCK, DIR, Driver, EXT4, Scratch, Use, XFS, cannot_run, skipped, text};
 
 /// One test per kind of volume and behaviour.
 macro_rules! for_each_use {
@@ -53,6 +53,7 @@ for_each_use!(
     a_single_writer_is_alone,
     a_volume_in_use_is_not_deleted,
     planted_paths_lead_nowhere,
+    a_busy_target_stays_until_it_is_free,
 );
 
 fn write(usage: Use, target: &Path, data: &str) -> std::io::Result<()> {
@@ -78,7 +79,10 @@ fn read(usage: Use, target: &Path, length: usize) -> String {
 fn can_grow(usage: Use) -> bool {
     let is_ext4 = usage.fs_type == Some("ext4");
     if is_ext4 && !filesystem::can_grow_mounted(FsType::Ext4) {
-        eprintln!("skipped: online growth of ext4: needs CAP_SYS_RESOURCE");
+        skipped(
+            "a_volume_lives_grows_and_dies::ext4, the growth",
+            "needs CAP_SYS_RESOURCE",
+        );
         return false;
     }
     true
@@ -376,6 +380,23 @@ async fn planted_paths_lead_nowhere(usage: Use) {
         "{refused}"
     );
     mount::unmount(&other).unwrap();
+    it.end().await;
+}
+
+async fn a_busy_target_stays_until_it_is_free(usage: Use) {
+    let mut it = Made::published(usage).await;
+    write(usage, &it.target, "data").unwrap();
+    let path = if usage.fs_type.is_some() {
+        it.target.join("file")
+    } else {
+        it.target.clone()
+    };
+    let user = File::open(path).unwrap();
+    let busy = it.driver.unpublish(&it.id, &it.target).await.unwrap_err();
+    assert_eq!(busy.code(), Code::Internal, "{busy}");
+    assert!(busy.message().contains("busy"), "{busy}");
+    assert_eq!(read(usage, &it.target, 4), "data");
+    drop(user);
     it.end().await;
 }
 

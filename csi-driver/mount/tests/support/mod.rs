@@ -1,8 +1,16 @@
 //! What the root tests share: who may run, and a directory that cleans up after itself, also after a panic.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use moorline_mount::{loop_device, mount, tool};
+
+/// Says on the real stderr, past the test harness's capture, that `test` did not run.
+pub(crate) fn skipped(test: &str, reason: &str) {
+    writeln!(std::io::stderr(), "skipped: {test}: {reason}").unwrap();
+}
 
 /// Says why `test` can't run here, if it can't: not root, or no right to mount, or a tool missing.
 pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
@@ -16,7 +24,7 @@ pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
         None
     };
     if let Some(reason) = &reason {
-        eprintln!("skipped: {test}: {reason}");
+        skipped(test, reason);
     }
     reason.is_some()
 }
