@@ -6,6 +6,7 @@
 //! | [`attach_detach`] | a volume is attached to the nodes whose pods want it |
 //! | [`pvc_protection`] | a claim stays while a pod uses it |
 //! | [`pv_protection`] | a PV stays while it is Bound |
+//! | [`vac_protection`] | a VolumeAttributesClass stays while something refers to it |
 //! | [`ephemeral`] | a generic ephemeral volume of a pod has its claim |
 //!
 //! Each is a pure decider (what to do next about one object, given what is seen) and a thin shell that gathers, asks
@@ -24,6 +25,7 @@ mod run;
 #[cfg(test)]
 mod testing;
 mod told;
+pub mod vac_protection;
 mod write_error;
 
 pub use key::ObjectKey;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{attach_detach, binder, ephemeral, pv_protection, pvc_protection};
+use crate::{attach_detach, binder, ephemeral, pv_protection, pvc_protection, vac_protection};
 
 /// One of the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,16 +24,19 @@ pub enum Controller {
     PvcProtection,
     /// [`pv_protection`]
     PvProtection,
+    /// [`vac_protection`]
+    VacProtection,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 5] = [
+    pub const ALL: [Controller; 6] = [
         Controller::Binder,
         Controller::AttachDetach,
         Controller::Ephemeral,
         Controller::PvcProtection,
         Controller::PvProtection,
+        Controller::VacProtection,
     ];
 
     /// Upstream's name (`--controllers` of kube-controller-manager).
@@ -44,6 +47,7 @@ impl Controller {
             Controller::Ephemeral => "ephemeral-volume-controller",
             Controller::PvcProtection => "persistentvolumeclaim-protection-controller",
             Controller::PvProtection => "persistentvolume-protection-controller",
+            Controller::VacProtection => "volumeattributesclass-protection-controller",
         }
     }
 }
@@ -63,6 +67,8 @@ pub struct Config {
     pub pvc_protection: pvc_protection::Config,
     /// Settings of PV protection.
     pub pv_protection: pv_protection::Config,
+    /// Settings of attributes class protection.
+    pub vac_protection: vac_protection::Config,
 }
 
 impl Default for Config {
@@ -74,6 +80,7 @@ impl Default for Config {
             ephemeral: ephemeral::Config::default(),
             pvc_protection: pvc_protection::Config::default(),
             pv_protection: pv_protection::Config::default(),
+            vac_protection: vac_protection::Config::default(),
         }
     }
 }
@@ -135,8 +142,58 @@ fn start(
             informers,
             stop,
         )),
+        Controller::VacProtection => tasks.spawn(vac_protection::run(
+            config.vac_protection.clone(),
+            informers,
+            stop,
+        )),
         Controller::PvProtection => {
             tasks.spawn(pv_protection::run(config.pv_protection.clone(), informers, stop))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::api::TestApi;
+
+    #[tokio::test]
+    async fn all_controllers_run_together_and_stop() {
+        let api = TestApi::new();
+        let stop = CancellationToken::new();
+        let informers = Informers::new(api.client(), CancellationToken::new());
+        let tasks = TaskTracker::new();
+        let running = tasks.spawn(run(Config::default(), informers.clone(), stop.clone()));
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        api.put(
+            "persistentvolumeclaims",
+            json!({"metadata": {"namespace": "ns", "name": "c"}, "spec": spec}),
+        );
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
+        api.put(
+            "persistentvolumes",
+            json!({"metadata": {"name": "pv1"}, "spec": spec}),
+        );
+        api.wait_until("bound and protected", |api| {
+            let claim = api.get("persistentvolumeclaims", "ns/c").unwrap();
+            let pv = api.get("persistentvolumes", "/pv1").unwrap();
+            claim["status"]["phase"] == "Bound"
+                && !claim["metadata"]["finalizers"].is_null()
+                && !pv["metadata"]["finalizers"].is_null()
+        })
+        .await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        informers.shutdown().await;
+    }
+
+    #[test]
+    fn names_of_controllers_are_unique() {
+        let names: std::collections::BTreeSet<_> = Controller::ALL.iter().map(|c| c.as_str()).collect();
+        assert_eq!(names.len(), Controller::ALL.len());
+        assert_eq!(Config::default().controllers, Controller::ALL);
     }
 }

@@ -286,6 +286,7 @@ fn bookmark(mut object: Value, resource: &str) -> Value {
     match resource {
         "storageclasses" => object["provisioner"] = json!(""),
         "volumeattachments" => object["spec"] = json!({"attacher": "", "nodeName": "", "source": {}}),
+        "volumeattributesclasses" => object["driverName"] = json!(""),
         "pods" => object["spec"] = json!({"containers": []}),
         _ => {}
     }
@@ -301,6 +302,7 @@ fn kind_of(resource: &str) -> &'static str {
         "nodes" => "Node",
         "volumeattachments" => "VolumeAttachment",
         "csidrivers" => "CSIDriver",
+        "volumeattributesclasses" => "VolumeAttributesClass",
         "events" => "Event",
         other => panic!("unknown resource {other}"),
     }
@@ -316,7 +318,8 @@ impl State {
     fn store(&mut self, resource: &str, mut object: Value, kind: &'static str) -> Value {
         self.version += 1;
         object["apiVersion"] = json!(match resource {
-            "storageclasses" | "volumeattachments" | "csidrivers" => "storage.k8s.io/v1",
+            "storageclasses" | "volumeattachments" | "csidrivers" | "volumeattributesclasses" =>
+                "storage.k8s.io/v1",
             _ => "v1",
         });
         object["kind"] = json!(kind_of(resource));
