@@ -57,7 +57,7 @@ pub(crate) struct CapacityProducer {
     cache: Cache<CSIStorageCapacity>,
     classes: Cache<StorageClass>,
     topology: Option<NodeTopology>,
-    goal: Mutex<BTreeSet<Item>>,
+    goal: Arc<Mutex<BTreeSet<Item>>>,
     goal_changed: Arc<Notify>,
     queue: Queue<Item>,
 }
@@ -79,7 +79,7 @@ impl CapacityProducer {
             cache: informers.cache(),
             classes: informers.cache(),
             topology,
-            goal: Mutex::default(),
+            goal: Arc::default(),
             goal_changed: Arc::new(Notify::new()),
             queue: Queue::new(provisioner.retry_interval),
             config,
@@ -133,15 +133,22 @@ impl CapacityProducer {
         let goal_changed = self.goal_changed.clone();
         self.classes
             .on_change_until(stop.clone(), move |_| goal_changed.notify_one());
-        let (queue, driver_name) = (self.queue.clone(), self.driver.facts.driver_name.clone());
+        let (queue, goal) = (self.queue.clone(), self.goal.clone());
+        let driver_name = self.driver.facts.driver_name.clone();
         self.cache
             .on_change_until(stop.clone(), move |change| match change {
-                // One nobody wants any more, or that somebody took away. Updates are our own; the poll sees others.
-                Change::Added(object) | Change::Removed(object) => {
+                // One that nobody wants (any more); the wanted ones are our own.
+                Change::Added(object) => {
+                    let item = item_of(object, &driver_name).filter(|item| !goal.lock().contains(item));
+                    item.into_iter().for_each(|item| queue.add(item));
+                }
+                // One that somebody took away.
+                Change::Removed(object) => {
                     item_of(object, &driver_name)
                         .into_iter()
                         .for_each(|item| queue.add(item));
                 }
+                // Our own updates; the poll sees those of others.
                 Change::Updated { .. } => {}
             });
     }
