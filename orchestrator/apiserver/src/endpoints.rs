@@ -127,20 +127,24 @@ fn index(api: &Api) -> Value {
     json!({ "paths": paths })
 }
 
-/// Adds an entity tag and answers 304 to those who have the content already.
-fn with_etag(mut answer: Answer, tag: &str, headers: &HeaderMap) -> Answer {
+/// Whether the client has the content with this tag already.
+fn is_known(tag: &str, headers: &HeaderMap) -> bool {
     let quoted = format!("\"{tag}\"");
     let known = headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok());
-    if known
+    known
         .flat_map(|value| value.split(','))
         .any(|value| value.trim() == quoted)
-    {
+}
+
+/// Adds an entity tag and answers 304 to those who have the content already.
+fn with_etag(mut answer: Answer, tag: &str, headers: &HeaderMap) -> Answer {
+    if is_known(tag, headers) {
         answer = crate::service::empty(StatusCode::NOT_MODIFIED);
     }
-    if let Ok(value) = HeaderValue::from_str(&quoted) {
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{tag}\"")) {
         answer.headers_mut().insert(header::ETAG, value);
     }
     answer

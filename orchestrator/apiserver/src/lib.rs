@@ -32,3 +32,7 @@ mod subresources;
 pub use api::Config;
 pub use pki::{KeyAndCertificate, Names, Pki, PkiError};
 pub use server::{ApiServer, StartError};
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;

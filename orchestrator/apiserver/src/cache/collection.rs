@@ -170,8 +170,10 @@ impl Collection {
                 oldest: state.complete_after,
             });
         };
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        let found: Vec<Arc<Change>> = state.changes.iter().skip(skip).take(limit).cloned().collect();
+        let skip = usize::try_from(skip)
+            .unwrap_or(usize::MAX)
+            .min(state.changes.len());
+        let found: Vec<Arc<Change>> = state.changes.range(skip..).take(limit).cloned().collect();
         let revision = match found.last() {
             Some(change) => change.revision,
             None => state.revision.max(applied()),

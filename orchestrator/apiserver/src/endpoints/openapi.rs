@@ -1,4 +1,4 @@
-//! OpenAPI v3 documents. They are built when asked for and kept compressed: clients ask seldom and cache.
+//! OpenAPI v3 documents. They are built when asked for and not kept: clients ask seldom and cache.
 
 use std::sync::Arc;
 
@@ -43,6 +43,13 @@ pub(super) async fn answer(
         .get(header::ACCEPT_ENCODING)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.contains("gzip"));
+    if super::is_known(&hash, headers) {
+        return Ok(with_etag(
+            crate::service::empty(StatusCode::NOT_MODIFIED),
+            &hash,
+            headers,
+        ));
+    }
     let bytes = document(api, group, version, takes_gzip).await?;
     let mut answer = with_etag(body::whole(StatusCode::OK, body::JSON, bytes), &hash, headers);
     if takes_gzip && answer.status() == StatusCode::OK {

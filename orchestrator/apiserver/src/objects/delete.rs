@@ -6,7 +6,10 @@
 //! deleting --DELETE with a shorter grace--> deleting
 //! ```
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -22,6 +25,8 @@ use crate::http::{Answer, Cause, Failure, body, negotiation};
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 const ATTEMPTS_MAX: usize = 8;
+/// Of a collection that is deleted.
+const DELETES_AT_ONCE: usize = 16;
 
 /// What becomes of the objects that belong to the deleted one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +63,14 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &Bytes) -> Result<A
     let collection = call.collection()?;
     let selector = Selector::parse(call.query, &call.resource, collection)?;
     let snapshot = collection.snapshot(&call.path_prefix(), || call.api.caches.revision());
-    for entry in snapshot.entries.iter().filter(|entry| selector.matches(entry)) {
-        let namespace = entry.namespace();
-        let one = Call {
-            namespace: call.namespace.or((!namespace.is_empty()).then_some(namespace)),
-            name: Some(entry.name()),
-            resource: call.resource.clone(),
-            ..*call
-        };
-        match delete_named(&one, entry.name(), &options).await {
+    let chosen = snapshot
+        .entries
+        .into_iter()
+        .filter(|entry| selector.matches(entry));
+    let mut deletes = futures::stream::iter(chosen.map(|entry| delete_entry(call, entry, &options)))
+        .buffer_unordered(DELETES_AT_ONCE);
+    while let Some(outcome) = deletes.next().await {
+        match outcome {
             // Somebody else was faster.
             Err(failure) if failure.code() == StatusCode::NOT_FOUND => {}
             outcome => drop(outcome?),
@@ -83,6 +87,17 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &Bytes) -> Result<A
             "",
         ),
     ))
+}
+
+async fn delete_entry(call: &Call<'_>, entry: Arc<Entry>, options: &Options) -> Result<Deleted, Failure> {
+    let namespace = Some(entry.namespace()).filter(|namespace| !namespace.is_empty());
+    let one = Call {
+        namespace: call.namespace.or(namespace),
+        name: Some(entry.name()),
+        resource: call.resource.clone(),
+        ..*call
+    };
+    delete_named(&one, entry.name(), options).await
 }
 
 /// What is left of a deleted object.

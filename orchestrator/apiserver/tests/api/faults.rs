@@ -12,7 +12,7 @@ use moorline_store::{
 };
 use serde_json::json;
 
-use crate::harness::{Server, config_map};
+use crate::harness::{PATIENCE, Server, config_map};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -25,6 +25,8 @@ struct Faults {
     /// Watches end after so many messages, saying that they fell behind.
     watch_messages: AtomicUsize,
     watches: AtomicUsize,
+    /// The next watch finds its revisions compacted away.
+    is_compacted: AtomicBool,
 }
 
 type Outcome<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -52,6 +54,11 @@ impl Store for Faults {
     fn watch(&self, prefix: Bytes, after: Revision) -> Outcome<'_, Watch> {
         async move {
             self.watches.fetch_add(1, Ordering::Relaxed);
+            if self.is_compacted.swap(false, Ordering::Relaxed) {
+                return Err(StoreError::Compacted {
+                    compacted: self.inner.current_revision(),
+                });
+            }
             let watch = self.inner.watch(prefix, after).await?;
             let count = self.watch_messages.load(Ordering::Relaxed);
             if count == 0 {
@@ -127,6 +134,46 @@ async fn caches_that_fall_behind_catch_up() {
         store.watches.load(Ordering::Relaxed) > 1,
         "the watch never fell behind"
     );
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn caches_that_lost_the_thread_read_everything_again_and_say_so() {
+    let store = Arc::new(Faults::default());
+    store.watch_messages.store(30, Ordering::Relaxed);
+    let server = Server::start_on(store.clone(), |_| {}).await;
+    let request = http::Request::get(format!("{MAPS}?watch=true&resourceVersion=0"));
+    let answer = server
+        .admin()
+        .send(request.body(kube::client::Body::empty()).unwrap())
+        .await
+        .unwrap();
+    store.is_compacted.store(true, Ordering::Relaxed);
+    let mut made = 0;
+    while store.is_compacted.load(Ordering::Relaxed) {
+        made += 1;
+        assert_eq!(
+            server.post(MAPS, &config_map(&format!("m{made}"))).await.code,
+            201
+        );
+    }
+    let bytes = tokio::time::timeout(PATIENCE, answer.into_body().collect_bytes())
+        .await
+        .unwrap()
+        .unwrap();
+    let last = String::from_utf8_lossy(&bytes).lines().last().unwrap().to_owned();
+    assert!(
+        last.contains("\"type\":\"ERROR\"") && last.contains("\"code\":410"),
+        "{last}"
+    );
+    let list = server.get(MAPS).await.json;
+    let count = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|map| map["metadata"]["name"] != "kube-root-ca.crt")
+        .count();
+    assert_eq!(count, made);
     server.shut_down().await;
 }
 

@@ -9,6 +9,8 @@ mod faults;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod histories;
+#[cfg(test)]
 mod kubectl;
 #[cfg(test)]
 mod lists;
