@@ -141,22 +141,24 @@ impl LeaderElection {
         Fut: Future<Output = ()>,
     {
         let mut observed = Observed::default();
-        tokio::select! {
+        let acquired = tokio::select! {
             biased;
             () = stop.cancelled() => return Ended::Stopped,
-            () = self.acquire(&mut observed) => {}
-        }
+            acquired = self.acquire(&mut observed) => acquired,
+        };
         tracing::info!(lease = self.name, identity = self.identity, "Leading");
         let leadership = Leadership {
-            renewed: Arc::new(Mutex::new(Instant::now())),
+            renewed: Arc::new(Mutex::new(acquired)),
             renew_deadline: self.timings.renew_deadline,
             ended: stop.child_token(),
         };
         let mut working = std::pin::pin!(lead(leadership.clone()));
         let finished = tokio::select! {
+            // Stopping first: it is what makes the work end, and both are ready then.
+            biased;
+            () = stop.cancelled() => None,
             () = &mut working => Some(Ended::Finished),
             () = self.keep(&mut observed, &leadership) => Some(Ended::Lost),
-            () = stop.cancelled() => None,
         };
         leadership.ended.cancel();
         match finished {
@@ -171,20 +173,28 @@ impl LeaderElection {
             }
             Some(Ended::Stopped) | None => {
                 // Still renewing, so that nobody else begins before the last worker here has ended.
-                tokio::select! {
-                    () = working => {}
-                    () = self.keep(&mut observed, &leadership) => {}
+                let is_held = tokio::select! {
+                    biased;
+                    () = &mut working => true,
+                    () = self.keep(&mut observed, &leadership) => false,
+                };
+                if is_held {
+                    self.release(observed).await;
+                } else {
+                    // Too late to give it back: somebody else may have it. The work still has to end.
+                    working.await;
                 }
-                self.release(observed).await;
                 Ended::Stopped
             }
         }
     }
 
-    async fn acquire(&self, observed: &mut Observed) {
+    /// Returns the moment from which others count, at the earliest.
+    async fn acquire(&self, observed: &mut Observed) -> Instant {
         loop {
+            let started = Instant::now();
             match self.attempt(observed).await {
-                Ok(true) => return,
+                Ok(true) => return started,
                 Ok(false) => {}
                 Err(error) => tracing::debug!(lease = self.name, %error, "Lease can't be acquired now"),
             }

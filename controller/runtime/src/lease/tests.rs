@@ -200,3 +200,30 @@ async fn work_that_ends_by_itself_gives_the_lease_back() {
     let ended = server.candidate("a").run(&stop, |_| async {}).await;
     assert_eq!((ended, server.holder().as_str()), (Ended::Finished, ""));
 }
+
+#[tokio::test(start_paused = true)]
+async fn work_that_is_slow_to_end_is_waited_for_even_without_the_lease() {
+    let server = Server::default();
+    let stop = CancellationToken::new();
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let sink = has_ended.clone();
+    let candidate = server.candidate("a");
+    let leading = candidate.run(&stop, |leadership| async move {
+        leadership.ended().cancelled().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!leadership.is_held());
+        sink.store(true, Ordering::Relaxed);
+    });
+    let stopping = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        server.is_cut_off.store(true, Ordering::Relaxed);
+        stop.cancel();
+    };
+    let (ended, ()) = futures::future::join(leading, stopping).await;
+    assert_eq!(ended, Ended::Stopped);
+    assert!(
+        has_ended.load(Ordering::Relaxed),
+        "dropped in the middle of its work"
+    );
+    assert_eq!(server.holder(), "a", "not given back by one who may be late");
+}
