@@ -4,6 +4,7 @@
 //! lock                                   held by the runtime that has the directory open
 //! images/                                see `image::store`
 //! sandboxes/<id>/record.json             written last: a sandbox directory without it is half made
+//!                shim.lock               held by the shim from before its first moment to its last
 //!                shim.json               which process the shim is
 //!                ctl, shim.log           the shim's control socket, its complaints
 //!                hosts, hostname, resolv.conf
@@ -60,6 +61,10 @@ pub(crate) struct SandboxDir {
 impl SandboxDir {
     pub(crate) fn record(&self) -> PathBuf {
         self.path.join("record.json")
+    }
+
+    pub(crate) fn shim_lock(&self) -> PathBuf {
+        self.path.join("shim.lock")
     }
 
     pub(crate) fn shim(&self) -> PathBuf {

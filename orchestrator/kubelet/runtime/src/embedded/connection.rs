@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::link::{Greeted, Incoming, Link, Notice, greet};
 use super::open::{self, Found, failed};
+use super::shim_life;
 use super::state::{ContainerEntry, SandboxEntry};
 use super::{Inner, blocking};
 use crate::container::ContainerId;
@@ -111,7 +112,7 @@ impl Inner {
             let settled = blocking("settling containers", {
                 let record = record.clone();
                 move || {
-                    open::kill_shim(&dir)?;
+                    shim_life::kill_shim_or_say(&dir)?;
                     open::end_containers(&dir, &record, &mut containers)?;
                     Ok::<_, RuntimeError>(containers)
                 }
@@ -159,7 +160,8 @@ impl Inner {
             .arg(&dir.path)
             .env_clear()
             .current_dir("/")
-            .stdin(Stdio::null())
+            // Its hold on the lock is what tells that it lives.
+            .stdin(shim_life::shim_lock(dir)?)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

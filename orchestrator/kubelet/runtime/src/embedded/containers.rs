@@ -10,7 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::link::{Link, LinkLost};
-use super::open::{self, failed, make_private_dir, remove_dir};
+use super::open::{failed, make_private_dir, remove_dir};
+use super::shim_life;
 use super::state::ContainerEntry;
 use super::{Inner, blocking, images, validate};
 use crate::container::{ContainerConfig, ContainerId, ContainerState};
@@ -174,7 +175,7 @@ impl Inner {
             .get(sandbox)
             .map(|entry| entry.record.cgroup.child(&id.0));
         if let Some(cgroup) = cgroup {
-            for left in cgroup.end(open::pause) {
+            for left in cgroup.end(shim_life::pause) {
                 tracing::warn!(container.id = %id, left, "Cgroup is not removed");
             }
         }

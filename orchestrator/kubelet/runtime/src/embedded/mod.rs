@@ -12,6 +12,7 @@ mod link;
 mod open;
 mod pod_files;
 mod sandboxes;
+mod shim_life;
 mod state;
 mod validate;
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use oci_spec::runtime::Capability;
@@ -13,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::EmbeddedConfig;
 use super::link::{Greeted, greet};
+use super::shim_life::{KILL_LIMIT, KILL_ROUNDS, kill_shim_or_say, pause};
 use super::state::ContainerEntry;
 use crate::cgroup::Hierarchies;
 use crate::container::{ContainerId, ContainerState};
@@ -20,12 +20,9 @@ use crate::error::RuntimeError;
 use crate::image::store::ImageStore;
 use crate::layout::{Layout, SandboxDir};
 use crate::process::kill_and_wait;
-use crate::records::{self, ContainerRecord, ProcessIdentity, Progress, SandboxRecord};
+use crate::records::{self, ContainerRecord, Progress, SandboxRecord};
 use crate::sandbox::SandboxId;
 use crate::spec::capabilities::Available;
-
-/// A killed process is gone within this time unless it hangs in the kernel.
-pub(super) const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 const SHIM_DIED: &str = "the pod's shim process ended; how the container ended is not known";
 
@@ -136,17 +133,33 @@ fn take_lock(layout: &Layout) -> Result<File, RuntimeError> {
         .mode(0o600)
         .open(&path)
         .map_err(failed("open", &path))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut text = String::new();
-        file.read_to_string(&mut text).ok(); // the number is a service to the reader only
-        return Err(RuntimeError::StateDirectoryInUse {
-            path: layout.root().to_owned(),
-            pid: text.trim().parse().unwrap_or(0),
-        });
+    let mut rounds = 0;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let pid = fs::read_to_string(&path)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0);
+        // A process killed while it started another one leaves a copy of its open files in that one until it executes
+        // its program: a lock of the dead is waited for.
+        if is_running(pid) || rounds == KILL_ROUNDS {
+            return Err(RuntimeError::StateDirectoryInUse {
+                path: layout.root().to_owned(),
+                pid,
+            });
+        }
+        rounds += 1;
+        pause();
     }
     file.set_len(0).map_err(failed("write", &path))?;
     writeln!(file, "{}", std::process::id()).map_err(failed("write", &path))?;
     Ok(file)
+}
+
+/// The process exists and isn't just waiting to be reaped.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rfind(") ")
+        .is_some_and(|end| !stat[end + 2..].starts_with(['Z', 'X']))
 }
 
 /// What is left of one sandbox; `None` when it was never finished.
@@ -160,7 +173,7 @@ fn recover(layout: &Layout, dir: &SandboxDir) -> Result<Option<Found>, RuntimeEr
         Err(error) => return Err(error),
     };
     let Some(record) = record else {
-        kill_shim(dir)?;
+        kill_shim_or_say(dir)?;
         return Ok(None);
     };
     let mut containers = recover_containers(dir)?;
@@ -180,7 +193,7 @@ fn recover(layout: &Layout, dir: &SandboxDir) -> Result<Option<Found>, RuntimeEr
             }
         }
         None => {
-            kill_shim(dir)?;
+            kill_shim_or_say(dir)?;
             end_containers(dir, &record, &mut containers)?;
         }
     }
@@ -221,21 +234,6 @@ fn recover_containers(dir: &SandboxDir) -> Result<BTreeMap<ContainerId, Containe
     Ok(containers)
 }
 
-/// Ends the shim process of a sandbox, if there still is one.
-pub(super) fn kill_shim(dir: &SandboxDir) -> Result<(), RuntimeError> {
-    let shim: Option<ProcessIdentity> = match records::read(&dir.shim()) {
-        Ok(shim) => shim,
-        Err(RuntimeError::DamagedRecord { .. }) => None,
-        Err(error) => return Err(error),
-    };
-    if let Some(shim) = shim
-        && !kill_and_wait(&shim, KILL_LIMIT)
-    {
-        tracing::error!(process.id = shim.pid, "Shim does not end");
-    }
-    Ok(())
-}
-
 /// Without their shim containers are killed (the kernel does so itself for most), and those that ran are recorded as
 /// lost. Safe to repeat.
 pub(super) fn end_containers(
@@ -266,15 +264,6 @@ pub(super) fn end_containers(
         }
     }
     Ok(())
-}
-
-/// Between rounds of killing: the kernel needs a moment to take processes away.
-pub(super) fn pause() {
-    let moment = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 2_000_000,
-    };
-    rustix::event::poll(&mut [], Some(&moment)).ok(); // a signal only makes it shorter
 }
 
 /// Directory for pods' shared memory: on the machine's own, because it is there without a mount.

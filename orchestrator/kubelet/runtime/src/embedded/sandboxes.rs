@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::open::{self, KILL_LIMIT, failed, make_private_dir, remove_dir};
+use super::open::{self, failed, make_private_dir, remove_dir};
+use super::shim_life::{self, KILL_LIMIT};
 use super::state::SandboxEntry;
 use super::{Inner, blocking, pod_files, validate};
 use crate::cri::ContainerEvent;
@@ -137,7 +138,7 @@ impl Inner {
         if !matches!(asked, Ok(Ok(Reply::Done))) {
             tracing::warn!(sandbox.id = %id, "Shim does not end its containers and is killed");
             let dir = self.layout.sandbox(id);
-            blocking("killing a shim", move || open::kill_shim(&dir)).await??;
+            blocking("killing a shim", move || shim_life::kill_shim_or_say(&dir)).await??;
         }
         // Whichever way it ended: nothing of it may run when this returns.
         self.on_shim_end(id, &link).await;
@@ -184,8 +185,13 @@ impl Inner {
     /// All traces of a sandbox whose processes have ended; the record goes last. Blocks.
     fn erase_sandbox(&self, record: &SandboxRecord) -> Result<(), RuntimeError> {
         let dir = self.layout.sandbox(&record.id);
-        open::kill_shim(&dir)?;
-        for left in record.cgroup.end(open::pause) {
+        if !shim_life::kill_shim(&dir)? {
+            return Err(RuntimeError::Shim {
+                sandbox_id: record.id.clone(),
+                why: "its process does not end; it hangs in the kernel".to_owned(),
+            });
+        }
+        for left in record.cgroup.end(shim_life::pause) {
             tracing::warn!(sandbox.id = %record.id, left, "Cgroup is not removed");
         }
         self.hierarchies.prune(&self.cgroup_of(&record.config));

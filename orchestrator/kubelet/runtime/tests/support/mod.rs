@@ -41,9 +41,24 @@ pub(crate) fn has_memory_controller() -> bool {
 /// A state directory with its runtime.
 pub(crate) struct Bed {
     pub(crate) runtime: EmbeddedRuntime,
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) dir: Place,
+    /// Where the runtime is while it has let go of the state directory.
+    elsewhere: tempfile::TempDir,
+    is_elsewhere: bool,
     cgroup_root: PathBuf,
     mounts_before: Vec<String>,
+}
+
+/// A directory, removed at the end if it was made for the test.
+pub(crate) struct Place {
+    path: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Bed {
@@ -52,25 +67,52 @@ impl Bed {
             .prefix("moorline-runtime-test-")
             .tempdir()
             .unwrap();
-        let name = dir.path().file_name().unwrap();
-        let cgroup_root = PathBuf::from("moorline-test").join(name);
+        Self::of(Place {
+            path: dir.path().to_owned(),
+            _temporary: Some(dir),
+        })
+        .await
+    }
+
+    /// In the directory of another process's bed.
+    pub(crate) async fn at(dir: &Path) -> Self {
+        Self::of(Place {
+            path: dir.to_owned(),
+            _temporary: None,
+        })
+        .await
+    }
+
+    async fn of(dir: Place) -> Self {
+        let cgroup_root = PathBuf::from("moorline-test").join(dir.path().file_name().unwrap());
         let mounts_before = mounts(dir.path());
-        let runtime = open(dir.path(), &cgroup_root).await;
+        let runtime = open(&dir.path().join("state"), &cgroup_root).await;
+        let elsewhere = tempfile::tempdir().unwrap();
         Self {
             runtime,
             dir,
+            elsewhere,
+            is_elsewhere: false,
             cgroup_root,
             mounts_before,
         }
     }
 
+    /// Lets go of the state directory, as at the end of the kubelet.
+    pub(crate) async fn release(&mut self) {
+        self.runtime.close().await;
+        // The lock goes with the old value.
+        self.runtime = open(self.elsewhere.path(), &self.cgroup_root).await;
+        self.is_elsewhere = true;
+    }
+
     /// The same state directory, opened again as after a restart of the kubelet.
     pub(crate) async fn reopen(&mut self) {
-        self.runtime.close().await;
-        let other = tempfile::tempdir().unwrap();
-        // The lock is let go of with the old value.
-        self.runtime = open(other.path(), &self.cgroup_root).await;
-        self.runtime = open(&self.dir.path().join("state"), &self.cgroup_root).await;
+        if !self.is_elsewhere {
+            self.release().await;
+        }
+        self.runtime = open(&self.state(), &self.cgroup_root).await;
+        self.is_elsewhere = false;
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
@@ -214,12 +256,11 @@ impl Drop for Bed {
 }
 
 async fn open(dir: &Path, cgroup_root: &Path) -> EmbeddedRuntime {
-    let mut config = EmbeddedConfig::new(if dir.ends_with("state") {
-        dir.to_owned()
-    } else {
-        dir.join("state")
-    });
-    config.shim_executable = PathBuf::from(env!("CARGO_BIN_EXE_moorline-shim"));
+    let mut config = EmbeddedConfig::new(dir);
+    config.shim_executable = PathBuf::from(
+        std::env::var("MOORLINE_TEST_SHIM")
+            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_moorline-shim").to_owned()),
+    );
     config.host_image = true;
     config.host_image_hidden = vec![PathBuf::from("/usr/share")];
     config.cgroup_root = cgroup_root.to_owned();
