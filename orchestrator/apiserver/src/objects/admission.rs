@@ -37,8 +37,10 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
             pod::complete(object, &account, rand::random()).map_err(refuse)
         }
         ("", "persistentvolumeclaims") => {
-            let classes = objects_of(call.api, "storage.k8s.io", "storageclasses");
-            claim::set_default_class(object, &classes);
+            if claim::names_no_class(object) {
+                let classes = objects_of(call.api, "storage.k8s.io", "storageclasses");
+                claim::set_default_class(object, &classes);
+            }
             claim::protect(object, claim::CLAIM_PROTECTION);
             Ok(())
         }
@@ -68,11 +70,14 @@ pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Fa
     if (facts.group, facts.plural) != ("", "persistentvolumeclaims") || call.subresource.is_some() {
         return Ok(());
     }
-    let class = tree::text(new, &["spec", "storageClassName"]);
-    let class =
-        collection(call.api, "storage.k8s.io", "storageclasses").and_then(|classes| classes.get(class));
-    let may_grow = class.is_some_and(|class| class.value()["allowVolumeExpansion"] == Value::Bool(true));
-    claim::check_growth(old, new, may_grow).map_err(|why| Failure::forbidden(call.resource.about(name), why))
+    let class_allows = || {
+        let class = tree::text(new, &["spec", "storageClassName"]);
+        let classes = collection(call.api, "storage.k8s.io", "storageclasses");
+        let class = classes.and_then(|classes| classes.get(class));
+        class.is_some_and(|class| class.value()["allowVolumeExpansion"] == Value::Bool(true))
+    };
+    claim::check_growth(old, new, class_allows)
+        .map_err(|why| Failure::forbidden(call.resource.about(name), why))
 }
 
 /// Admits a deletion.

@@ -1,5 +1,6 @@
 //! A server on an in-memory store, and requests to it.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ pub(crate) async fn send(client: &kube::Client, request: Request<Body>) -> Reply
 
 /// Puts the reason for not running a test where CI counts it.
 pub(crate) fn skipped(test: &str, reason: &str) {
-    eprintln!("skipped: {test}: {reason}");
+    writeln!(std::io::stderr(), "skipped: {test}: {reason}").unwrap();
 }
 
 pub(crate) fn config_map(name: &str) -> Value {

@@ -237,6 +237,20 @@ async fn events_end_by_themselves() {
 }
 
 #[tokio::test]
+async fn old_revisions_are_forgotten() {
+    let server = Server::start_with(|config| config.compaction_interval = Duration::from_millis(50)).await;
+    let created = server.post(MAPS, &config_map("a")).await.json;
+    let revision = created["metadata"]["resourceVersion"].as_str().unwrap();
+    server
+        .merge(&format!("{MAPS}/a"), &json!({"data": {"a": "2"}}))
+        .await;
+    let path = format!("{MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact");
+    let expired = server.until(&path, "compaction", |reply| reply.code == 410).await;
+    assert_eq!(expired.json["reason"], "Expired");
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn claims_get_the_default_class_and_grow_only_where_allowed() {
     let server = Server::start().await;
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "x", "allowVolumeExpansion": false,

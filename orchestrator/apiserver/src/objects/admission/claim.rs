@@ -13,11 +13,15 @@ const IS_DEFAULT_CLASS: [&str; 2] = [
 ];
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
+/// Whether a claim leaves the choice of its class to the cluster.
+pub(super) fn names_no_class(claim: &Value) -> bool {
+    tree::at(claim, &["spec", "storageClassName"]).is_none()
+        && tree::at(claim, &["metadata", "annotations", BETA_CLASS]).is_none()
+}
+
 /// Gives a claim that names no class the default one; of several, the newest, then the first by name.
 pub(super) fn set_default_class(claim: &mut Value, classes: &[Value]) {
-    let names_class = tree::at(claim, &["spec", "storageClassName"]).is_some()
-        || tree::at(claim, &["metadata", "annotations", BETA_CLASS]).is_some();
-    if names_class {
+    if !names_no_class(claim) {
         return;
     }
     let is_default = |class: &&Value| {
@@ -51,8 +55,12 @@ pub(super) fn protect(object: &mut Value, finalizer: &str) {
     }
 }
 
-/// Refuses growth that nobody could carry out.
-pub(super) fn check_growth(old: &Value, new: &Value, class_allows: bool) -> Result<(), &'static str> {
+/// Refuses growth that nobody could carry out. The class is asked only about growth.
+pub(super) fn check_growth(
+    old: &Value,
+    new: &Value,
+    class_allows: impl FnOnce() -> bool,
+) -> Result<(), &'static str> {
     let size = |claim: &Value| {
         let text = tree::text(claim, &["spec", "resources", "requests", "storage"]).to_owned();
         quantity::Quantity::parse(&text).ok()
@@ -66,7 +74,7 @@ pub(super) fn check_growth(old: &Value, new: &Value, class_allows: bool) -> Resu
     if tree::text(old, &["status", "phase"]) != "Bound" {
         return Err("Only bound persistent volume claims can be expanded");
     }
-    if !class_allows {
+    if !class_allows() {
         return Err(
             "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
         );
@@ -145,7 +153,7 @@ mod tests {
             ("shrinks: left to validation", "2Gi", "1Gi", "Bound", false, true),
         ];
         for (case, before, after, phase, allows, expected) in cases {
-            let outcome = check_growth(&claim(before, phase), &claim(after, phase), allows);
+            let outcome = check_growth(&claim(before, phase), &claim(after, phase), || allows);
             assert_eq!(outcome.is_ok(), expected, "{case}");
         }
     }
