@@ -4,11 +4,14 @@
 //! counted apart from the passed ones.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    collections::BTreeSet,
+    io::{BufRead as _, BufReader, Read},
     process::Stdio,
+    sync::mpsc,
+    thread,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use crate::cargo;
 
@@ -28,7 +31,7 @@ struct Tally {
     passed: u64,
     failed: u64,
     ignored: u64,
-    skipped: Vec<String>,
+    skipped: BTreeSet<String>,
 }
 
 impl Tally {
@@ -39,7 +42,7 @@ impl Tally {
             self.failed += count(counts, " failed");
             self.ignored += count(counts, " ignored");
         } else if let Some(what) = line.trim_start().strip_prefix("skipped: ") {
-            self.skipped.push(what.to_owned());
+            self.skipped.insert(what.to_owned());
         }
     }
 
@@ -97,15 +100,39 @@ fn run_tests(args: &Args, tally: &mut Tally) -> anyhow::Result<bool> {
     eprintln!("$ cargo test (every package; the end-to-end tests come last)");
     let mut child = command
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .context("start cargo test")?;
     let stdout = child.stdout.take().context("cargo test has no output")?;
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("read the output of cargo test")?;
+    let stderr = child.stderr.take().context("cargo test has no error output")?;
+    // Tests tell of skips on either of the two.
+    let (sender, lines) = mpsc::channel();
+    let on_stderr = sender.clone();
+    let errors = thread::spawn(move || forward(stderr, |line| on_stderr.send((line, true)).is_ok()));
+    let output = thread::spawn(move || forward(stdout, |line| sender.send((line, false)).is_ok()));
+    for (line, is_error) in lines {
         tally.read(&line);
-        println!("{line}");
+        if is_error {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
+        }
+    }
+    for reader in [errors, output] {
+        reader
+            .join()
+            .map_err(|_| anyhow!("a reader of cargo test panicked"))?;
     }
     Ok(child.wait().context("wait for cargo test")?.success())
+}
+
+/// Hands on each line, whatever bytes a test prints, until nobody takes them.
+fn forward(from: impl Read, take: impl Fn(String) -> bool) {
+    for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+        if !take(String::from_utf8_lossy(&line).into_owned()) {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -14,45 +15,44 @@ use std::{
 use moorline_driver_local::BackendKind;
 use moorline_proto::csi;
 use tokio::{task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
 
-use crate::support::{DIR, Driver, EXT4, LONG, Scratch, Use, cannot_run, config, skipped};
+use crate::support::{DIR, Driver, EXT4, LONG, Scratch, Use, cannot_run, config};
 
-const CHILD_POOL: &str = "MOORLINE_TEST_POOL";
-const CHILD_BACKEND: &str = "MOORLINE_TEST_BACKEND";
 const CLIENTS: usize = 6;
 
-#[test]
-#[ignore = "the process that the tests below start and kill; alone it has nothing to do"]
-fn driver_process() {
-    let Some(directory) = std::env::var_os(CHILD_POOL) else {
-        skipped("driver_process", "it is started by the other tests of this file");
-        return;
-    };
-    let backend = match std::env::var(CHILD_BACKEND).unwrap().as_str() {
-        "dir" => BackendKind::Dir,
-        _ => BackendKind::Loop,
-    };
-    let config = config(std::path::Path::new(&directory), backend);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime
-        .block_on(moorline_driver_local::run(config, CancellationToken::new()))
-        .unwrap();
+/// The example `driver`, which cargo builds beside the tests.
+fn driver_program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples/driver");
+    assert!(
+        program.is_file(),
+        "{} is missing: cargo build --examples",
+        program.display()
+    );
+    program
 }
 
 struct Process(Child);
 
 impl Process {
     fn start(scratch: &Scratch, backend: BackendKind) -> Self {
+        let config = config(scratch.root(), backend);
         let name = if backend == BackendKind::Dir {
             "dir"
         } else {
             "loop"
         };
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::driver_process", "--ignored", "--nocapture"])
-            .env(CHILD_POOL, scratch.root())
-            .env(CHILD_BACKEND, name)
+        let child = Command::new(driver_program())
+            .arg(format!("--endpoint={}", config.endpoint))
+            .arg(format!("--node-id={}", config.node_id))
+            .arg(format!("--pool-dir={}", config.pool_dir.display()))
+            .arg(format!("--target-root={}", config.target_root.display()))
+            .arg(format!("--backend={name}"))
+            .args(
+                config
+                    .capacity_limit_bytes
+                    .map(|bytes| format!("--capacity={bytes}")),
+            )
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
