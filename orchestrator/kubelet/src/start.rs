@@ -277,7 +277,7 @@ impl Parts {
     }
 }
 
-fn volumes(
+pub(crate) fn volumes(
     reporter: &NodeReporter,
     objects: &Objects,
     layout: &Layout,

@@ -10,7 +10,8 @@ use moorline_runtime::EventType;
 
 use super::container_config;
 use super::decide::{Action, Fate};
-use super::manager::{Found, PodError, PodManager, log_key};
+use super::found::Found;
+use super::manager::{PodError, PodManager, log_key};
 use super::memory::{Problem, ProblemKind};
 use super::{name, namespace, reference, uid};
 use crate::volumes::error::blocking;
@@ -115,7 +116,7 @@ impl PodManager {
         let now = Timestamp::now();
         let memory = self.remember(uid(pod), |memory| memory.clone());
         let pods: Api<Pod> = Api::namespaced(self.objects.client().clone(), namespace(pod));
-        let is_terminal = matches!(super::manager::pod_phase(pod), "Succeeded" | "Failed");
+        let is_terminal = matches!(super::found::pod_phase(pod), "Succeeded" | "Failed");
         if !is_terminal {
             self.write_status(
                 found,

@@ -4,21 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use moorline_container_runtime::{ContainerRuntime, ContainerStatus, ImageService, RuntimeError, Sandbox};
-use moorline_runtime::{Backoff, Change, EventType, Outcome, Queue, Recorder, run_workers};
+use moorline_container_runtime::{ContainerRuntime, ContainerStatus, ImageService, RuntimeError};
+use moorline_runtime::{Backoff, Change, Outcome, Queue, Recorder, run_workers};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backoff::Limits;
 use super::decide::{Fate, Next, Seen, decide};
+use super::found::{Found, fate, pod_phase};
 use super::memory::Memory;
 use super::probes::Probes;
-use super::status::{Facts, backing_off, compute, is_done};
-use super::{name, namespace, reference, status_writer, uid};
+use super::status::{Facts, compute};
+use super::{name, namespace, status_writer, uid};
 use crate::config::Config;
 use crate::objects::Objects;
 use crate::paths::Layout;
@@ -34,8 +34,6 @@ const RETRY: Backoff = Backoff {
     min: Duration::from_millis(250),
     max: Duration::from_secs(30),
 };
-/// What is left to a pod that is deleted without grace.
-const GRACE_MIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// A look at a pod that failed; retried with back-off.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +56,6 @@ pub(crate) enum PodError {
     Restless,
 }
 
-/// What one look at a pod found.
-pub(super) struct Found {
-    pub pod: Arc<Pod>,
-    pub is_in_api: bool,
-    pub sandboxes: Vec<Sandbox>,
-    pub containers: Vec<ContainerStatus>,
-}
-
 /// The pods of this node.
 pub(crate) struct PodManager {
     pub(super) config: Arc<Config>,
@@ -82,7 +72,7 @@ pub(crate) struct PodManager {
     me: Weak<Self>,
     memory: Mutex<HashMap<String, Memory>>,
     /// By uid: in the API now, and the last that was known of those that are not.
-    known: Mutex<HashMap<String, (Arc<Pod>, bool)>>,
+    pub(super) known: Mutex<HashMap<String, (Arc<Pod>, bool)>>,
 }
 
 impl std::fmt::Debug for PodManager {
@@ -283,54 +273,6 @@ impl PodManager {
         }
     }
 
-    async fn find(&self, pod_uid: &str) -> Result<Option<Found>, PodError> {
-        let known = self.known.lock().get(pod_uid).cloned();
-        let runtime = |action| move |source| PodError::Runtime { action, source };
-        let mut sandboxes = self
-            .runtime
-            .list_pod_sandboxes()
-            .await
-            .map_err(runtime("list sandboxes"))?;
-        sandboxes.retain(|sandbox| sandbox.pod_uid == pod_uid);
-        let listed = self
-            .runtime
-            .list_containers()
-            .await
-            .map_err(runtime("list containers"))?;
-        let mut containers = Vec::new();
-        for container in listed
-            .into_iter()
-            .filter(|container| container.pod_uid == pod_uid)
-        {
-            match self.runtime.container_status(&container.id).await {
-                Ok(status) => containers.push(status),
-                // Removed in between.
-                Err(RuntimeError::ContainerNotFound(_)) => {}
-                Err(source) => {
-                    return Err(PodError::Runtime {
-                        action: "read container",
-                        source,
-                    });
-                }
-            }
-        }
-        let (pod, is_in_api) = match known {
-            Some(known) => known,
-            None if sandboxes.is_empty() && !self.is_on_disk(pod_uid) => return Ok(None),
-            None => (Arc::new(stranger(pod_uid, sandboxes.first())), false),
-        };
-        Ok(Some(Found {
-            pod,
-            is_in_api,
-            sandboxes,
-            containers,
-        }))
-    }
-
-    fn is_on_disk(&self, pod_uid: &str) -> bool {
-        self.layout.pod(pod_uid).exists() || self.volumes.pods_with_mounts().contains(pod_uid)
-    }
-
     async fn reconcile(&self, pod_uid: &str) -> Result<Outcome, PodError> {
         for _ in 0..STEPS_MAX {
             let Some(found) = self.find(pod_uid).await? else {
@@ -426,7 +368,7 @@ impl PodManager {
         })
     }
 
-    fn facts<'a>(&self, found: &'a Found, memory: &'a Memory, has_ended: bool) -> Facts<'a> {
+    pub(super) fn facts<'a>(&self, found: &'a Found, memory: &'a Memory, has_ended: bool) -> Facts<'a> {
         Facts {
             pod: &found.pod,
             sandboxes: &found.sandboxes,
@@ -435,87 +377,6 @@ impl PodManager {
             backoff: self.limits(),
             node_ip: self.config.node_ip,
             has_ended,
-        }
-    }
-
-    /// Each end that is followed by a back-off is told once.
-    fn tell_about_backoff(&self, found: &Found, memory: &Memory, now: Timestamp) {
-        for (container, finished_at) in backing_off(&self.facts(found, memory, false), now) {
-            let held = self.remember(uid(&found.pod), |memory| {
-                memory.told_about_backoff.insert(container.clone(), finished_at)
-            });
-            if held != Some(finished_at) {
-                let message = format!(
-                    "Back-off restarting failed container {container} in pod {}",
-                    super::display(&found.pod)
-                );
-                let target = super::container_reference(&found.pod, &container);
-                self.recorder
-                    .event(&target, EventType::Warning, "BackOff", message);
-            }
-        }
-    }
-
-    /// A pod that waits long for its volumes is told which, and why if that is known.
-    fn tell_about_volumes(&self, found: &Found, fate: Fate, volumes: Option<&PodVolumes>, now: Timestamp) {
-        if fate != Fate::Live {
-            return self.tell_about_unmount(found);
-        }
-        let Some(PodVolumes::Pending {
-            unmounted,
-            unresolved,
-            problem,
-            since,
-        }) = volumes
-        else {
-            return;
-        };
-        let patience =
-            SignedDuration::try_from(self.config.timings.volume_wait_timeout).unwrap_or(SignedDuration::MAX);
-        let is_due = self.remember(uid(&found.pod), |memory| {
-            let begin = memory.told_about_volumes_at.unwrap_or(*since);
-            // A volume that can't be right is told at once, and then as rarely as the others.
-            let is_wrong =
-                memory.told_about_volumes_at.is_none() && !unresolved.is_empty() && problem.is_some();
-            let is_due = is_wrong || now.duration_since(begin) >= patience;
-            if is_due {
-                memory.told_about_volumes_at = Some(now);
-            }
-            is_due
-        });
-        if is_due {
-            let why = problem
-                .as_deref()
-                .unwrap_or("timed out waiting for the condition");
-            let message = format!(
-                "Unable to attach or mount volumes: unmounted volumes=[{}], unattached volumes=[], failed to process volumes=[{}]: {why}",
-                unmounted.join(" "),
-                unresolved.join(" ")
-            );
-            self.recorder
-                .event(&reference(&found.pod), EventType::Warning, "FailedMount", message);
-        }
-        self.queue.add_after(
-            uid(&found.pod).to_owned(),
-            self.config.timings.volume_wait_timeout,
-        );
-    }
-
-    /// A pod whose volumes don't go is told why, once per reason.
-    fn tell_about_unmount(&self, found: &Found) {
-        let problem = self.volumes.release_problem(uid(&found.pod));
-        let is_new = self.remember(uid(&found.pod), |memory| {
-            let is_new = problem.is_some() && memory.told_about_unmount != problem;
-            memory.told_about_unmount.clone_from(&problem);
-            is_new
-        });
-        if let Some(problem) = problem.filter(|_| is_new) {
-            self.recorder.event(
-                &reference(&found.pod),
-                EventType::Warning,
-                "FailedUnMount",
-                problem,
-            );
         }
     }
 
@@ -544,52 +405,6 @@ impl PodManager {
         if known.get(pod_uid).is_some_and(|(_, is_in_api)| !is_in_api) {
             known.remove(pod_uid);
         }
-    }
-}
-
-/// Phase as the API has it.
-pub(super) fn pod_phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default()
-}
-
-fn fate(found: &Found, now: Timestamp) -> Fate {
-    let pod = &found.pod;
-    if !found.is_in_api {
-        let kill_at = now.saturating_add(GRACE_MIN).unwrap_or(now);
-        return Fate::End {
-            kill_at,
-            is_in_api: false,
-        };
-    }
-    if let Some(deleted) = &pod.metadata.deletion_timestamp {
-        // The timestamp is the end of the grace period already, cut to whole seconds.
-        let kill_at = deleted
-            .0
-            .saturating_add(SignedDuration::from_secs(1))
-            .unwrap_or(now)
-            .max(now);
-        return Fate::End {
-            kill_at,
-            is_in_api: true,
-        };
-    }
-    let is_over = matches!(pod_phase(pod), "Succeeded" | "Failed") || is_done(pod, &found.containers);
-    if is_over { Fate::Done } else { Fate::Live }
-}
-
-/// A pod that is known from what it left on this machine only.
-fn stranger(pod_uid: &str, sandbox: Option<&Sandbox>) -> Pod {
-    Pod {
-        metadata: ObjectMeta {
-            uid: Some(pod_uid.to_owned()),
-            name: sandbox.map(|sandbox| sandbox.pod_name.clone()),
-            namespace: sandbox.map(|sandbox| sandbox.namespace.clone()),
-            ..Default::default()
-        },
-        ..Default::default()
     }
 }
 

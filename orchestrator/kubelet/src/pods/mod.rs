@@ -7,13 +7,17 @@ pub(crate) mod decide;
 pub(crate) mod env;
 pub(crate) mod expansion;
 pub(crate) mod fields;
+pub(crate) mod found;
 pub(crate) mod manager;
+#[cfg(test)]
+mod manager_tests;
 pub(crate) mod memory;
 pub(crate) mod probes;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod status_writer;
 pub(crate) mod stop;
+pub(crate) mod tell;
 
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 

@@ -50,8 +50,13 @@ impl PodManager {
         let hook = find_container(pod, name).and_then(pre_stop);
         let hook = hook.filter(|_| is_first && !grace.is_zero());
         let manager = self.handle();
+        let kubelet_stops = self.stop.clone();
         self.tasks.spawn(async move {
-            let stopped = stop(runtime.as_ref(), &id, hook.as_deref(), grace).await;
+            let stopped = tokio::select! {
+                // The runtime goes on with it; a later kubelet finds the container ended or stops it again.
+                () = kubelet_stops.cancelled() => return,
+                stopped = stop(runtime.as_ref(), &id, hook.as_deref(), grace) => stopped,
+            };
             if let Err(error) = stopped {
                 tracing::warn!(container = %id, %error, "Container could not be stopped, trying again");
             }

@@ -1,11 +1,12 @@
-//! As much of an API server as the volume manager writes to: events, claims' status, tokens. Reads come from caches.
+//! As much of an API server as a kubelet writes to: events, status of claims and pods, deletion of pods, tokens. What
+//! it holds is in the caches it hands out.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::Client;
 use moorline_runtime::{Cache, Informers};
 use parking_lot::Mutex;
@@ -21,7 +22,10 @@ pub(crate) struct Api {
     pub events: Arc<Mutex<Vec<(String, String)>>>,
     /// `allocatedResourceStatuses` (or `-`) and capacity after each write of a claim's status.
     pub claim_writes: Arc<Mutex<Vec<(String, String)>>>,
+    /// Bodies of the deletions of pods, which take effect.
+    pub deletions: Arc<Mutex<Vec<Value>>>,
     claims: Cache<PersistentVolumeClaim>,
+    pods: Cache<Pod>,
 }
 
 impl Api {
@@ -30,7 +34,9 @@ impl Api {
         let api = Self {
             events: Arc::default(),
             claim_writes: Arc::default(),
+            deletions: Arc::default(),
             claims: Cache::detached(),
+            pods: Cache::detached(),
         };
         let own = api.clone();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
@@ -49,7 +55,7 @@ impl Api {
         let informers = Informers::new(Client::new(service, "default"), stop.clone());
         let objects = Objects {
             informers,
-            pods: Cache::detached(),
+            pods: api.pods.clone(),
             node: Cache::detached(),
             claims: api.claims.clone(),
             pvs: Cache::detached(),
@@ -80,6 +86,12 @@ impl Api {
             [.., namespace, "persistentvolumeclaims", name, "status"] if method == Method::PATCH => {
                 self.patch_claim(namespace, name, &body)
             }
+            [.., namespace, "pods", name, "status"] if method == Method::PATCH => {
+                self.patch_pod(namespace, name, &body)
+            }
+            [.., namespace, "pods", name] if method == Method::DELETE => {
+                self.delete_pod(namespace, name, body)
+            }
             _ => not_found(path),
         };
         let body = Full::new(bytes::Bytes::from(value.to_string()));
@@ -99,18 +111,10 @@ impl Api {
             return (code, claim);
         }
         if claim["metadata"]["resourceVersion"] != patch["metadata"]["resourceVersion"] {
-            return (
-                409,
-                json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": ""}),
-            );
+            return conflict();
         }
         merge(&mut claim, patch);
-        let version: u64 = claim["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
-        claim["metadata"]["resourceVersion"] = json!((version + 1).to_string());
+        next_version(&mut claim);
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         let status = &claim["status"];
         let entry = (
@@ -120,6 +124,51 @@ impl Api {
         self.claim_writes.lock().push(entry);
         (200, claim)
     }
+}
+
+impl Api {
+    fn patch_pod(&self, namespace: &str, name: &str, patch: &Value) -> (u16, Value) {
+        let Some(pod) = self.pods.get(Some(namespace), name) else {
+            return not_found(name);
+        };
+        let mut pod = json!(*pod);
+        if pod["metadata"]["uid"] != patch["metadata"]["uid"] {
+            return conflict();
+        }
+        merge(&mut pod, patch);
+        next_version(&mut pod);
+        (200, pod)
+    }
+
+    fn delete_pod(&self, namespace: &str, name: &str, options: Value) -> (u16, Value) {
+        let Some(pod) = self.pods.get(Some(namespace), name) else {
+            return not_found(name);
+        };
+        if json!(pod.metadata.uid) != options["preconditions"]["uid"] {
+            return conflict();
+        }
+        self.deletions.lock().push(options);
+        let mut last = json!(*pod);
+        next_version(&mut last);
+        self.pods.forget(&serde_json::from_value(last.clone()).unwrap());
+        (200, last)
+    }
+}
+
+fn conflict() -> (u16, Value) {
+    (
+        409,
+        json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": ""}),
+    )
+}
+
+fn next_version(object: &mut Value) {
+    let version: u64 = object["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    object["metadata"]["resourceVersion"] = json!((version + 1).to_string());
 }
 
 fn not_found(what: &str) -> (u16, Value) {

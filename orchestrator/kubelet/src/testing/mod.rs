@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod csi_driver;
+pub(crate) mod runtime;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +16,26 @@ pub(crate) fn is_root(test: &str) -> bool {
         eprintln!("skipped: {test}: needs root");
     }
     is_root
+}
+
+/// How long a test waits for what must happen.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Looks until it sees what it waits for; says what it saw last when that doesn't come.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => {
+                assert!(
+                    tokio::time::Instant::now() < deadline,
+                    "waited for: {what}; last seen: {seen}"
+                );
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
 }
 
 /// A configuration below `root`.

@@ -18,7 +18,7 @@ use super::desired::WantedMount;
 use super::error::VolumeError;
 use super::expand::{self, Next};
 use super::manager::VolumeManager;
-use super::reconcile::pod_reference;
+use super::report::pod_reference;
 use super::spec::{CsiSpec, MountId, Spec, VolumeKey};
 
 /// A published volume that shall grow.

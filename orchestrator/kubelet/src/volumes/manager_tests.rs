@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::Pod;
 use moorline_runtime::Recorder;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Code;
@@ -25,9 +24,7 @@ use crate::objects::Objects;
 use crate::paths::Layout;
 use crate::testing::api::Api;
 use crate::testing::csi_driver::{Driver, Moment, NAME};
-use crate::testing::is_root;
-
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::testing::{eventually, is_root};
 
 /// A directory below which nothing stays mounted, also after a panic.
 struct Place(tempfile::TempDir);
@@ -267,17 +264,6 @@ fn files_below(path: &Path) -> Vec<PathBuf> {
             }
         })
         .collect()
-}
-
-async fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < deadline, "waited for: {what}; last seen: {seen}"),
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// A pod that mounts the claim `name`.

@@ -29,6 +29,7 @@ pub(crate) mod payload;
 pub(crate) mod pod_directory;
 pub(crate) mod reconcile;
 pub(crate) mod reconstruct;
+pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod spec;
 pub(crate) mod stats;
