@@ -12,6 +12,7 @@ mod link;
 mod open;
 mod pod_files;
 mod sandboxes;
+mod shared_memory;
 mod shim_life;
 mod state;
 mod validate;
@@ -76,6 +77,7 @@ struct Inner {
     config: EmbeddedConfig,
     layout: Layout,
     hierarchies: Hierarchies,
+    shared_memory: Option<shared_memory::SharedMemory>,
     images: Arc<ImageStore>,
     state: Mutex<State>,
     /// One call at a time changes a sandbox.
@@ -102,6 +104,7 @@ impl EmbeddedRuntime {
             config: opened.config,
             layout: opened.layout,
             hierarchies: opened.hierarchies,
+            shared_memory: opened.shared_memory,
             images: Arc::new(opened.images),
             state: Mutex::new(State::default()),
             guards: Mutex::new(HashMap::new()),

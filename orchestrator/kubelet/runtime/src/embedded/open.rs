@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 use oci_spec::runtime::Capability;
@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::EmbeddedConfig;
 use super::link::{Greeted, greet};
+use super::shared_memory::SharedMemory;
 use super::shim_life::{KILL_LIMIT, KILL_ROUNDS, kill_shim_or_say, pause};
 use super::state::ContainerEntry;
 use crate::cgroup::Hierarchies;
@@ -21,7 +22,6 @@ use crate::image::store::ImageStore;
 use crate::layout::{Layout, SandboxDir};
 use crate::process::kill_and_wait;
 use crate::records::{self, ContainerRecord, Progress, SandboxRecord};
-use crate::sandbox::SandboxId;
 use crate::spec::capabilities::Available;
 
 const SHIM_DIED: &str = "the pod's shim process ended; how the container ended is not known";
@@ -31,6 +31,7 @@ pub(super) struct Opened {
     pub(super) config: EmbeddedConfig,
     pub(super) layout: Layout,
     pub(super) hierarchies: Hierarchies,
+    pub(super) shared_memory: Option<SharedMemory>,
     pub(super) images: ImageStore,
     pub(super) sandboxes: Vec<Found>,
     pub(super) lock: File,
@@ -91,11 +92,19 @@ pub(super) fn open(mut config: EmbeddedConfig) -> Result<Opened, RuntimeError> {
             None => remove_dir(&dir.path)?,
         }
     }
-    remove_orphaned_shm(&layout, &sandboxes);
+    let shared_memory = SharedMemory::of(layout.root());
+    if let Some(shared) = &shared_memory {
+        let kept: Vec<&Path> = sandboxes
+            .iter()
+            .filter_map(|found| found.record.shm_dir.as_deref())
+            .collect();
+        shared.clean(&kept)?;
+    }
     Ok(Opened {
         config,
         layout,
         hierarchies,
+        shared_memory,
         images,
         sandboxes,
         lock,
@@ -264,39 +273,6 @@ pub(super) fn end_containers(
         }
     }
     Ok(())
-}
-
-/// Directory for pods' shared memory: on the machine's own, because it is there without a mount.
-pub(super) fn shm_dir(layout: &Layout, id: &SandboxId) -> Option<PathBuf> {
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
-    let parent = Path::new("/dev/shm");
-    let is_tmpfs = rustix::fs::statfs(parent).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
-    is_tmpfs.then(|| {
-        parent
-            .join("moorline")
-            .join(format!("{}{}", shm_prefix(layout), &id.0[..16]))
-    })
-}
-
-/// Runtimes of several state directories share the place; each must know its own.
-fn shm_prefix(layout: &Layout) -> String {
-    let whole = records::sandbox_id(&layout.root().display().to_string(), 0).0;
-    format!("{}-", &whole[..16])
-}
-
-fn remove_orphaned_shm(layout: &Layout, sandboxes: &[Found]) {
-    let prefix = shm_prefix(layout);
-    let entries = fs::read_dir("/dev/shm/moorline").into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
-        let path = entry.path();
-        if !sandboxes
-            .iter()
-            .any(|found| found.record.shm_dir.as_ref() == Some(&path))
-            && let Err(error) = remove_dir(&path)
-        {
-            tracing::warn!(%error, "Shared memory of a pod that is gone is left");
-        }
-    }
 }
 
 #[cfg(test)]

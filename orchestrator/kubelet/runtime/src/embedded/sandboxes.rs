@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::open::{self, failed, make_private_dir, remove_dir};
+use super::open::{failed, make_private_dir, remove_dir};
 use super::shim_life::{self, KILL_LIMIT};
 use super::state::SandboxEntry;
 use super::{Inner, blocking, pod_files, validate};
@@ -78,7 +77,7 @@ impl Inner {
         let dir = self.layout.sandbox(&id);
         remove_dir(&dir.path)?;
         make_private_dir(&dir.containers())?;
-        let shm_dir = open::shm_dir(&self.layout, &id);
+        let shm_dir = self.shared_memory.as_ref().map(|shared| shared.dir(&id));
         let relative = self.cgroup_of(&config);
         let cgroup = self.hierarchies.path(&relative);
         let record = SandboxRecord::new(id, Timestamp::now(), config, cgroup, shm_dir);
@@ -92,13 +91,8 @@ impl Inner {
         {
             tracing::debug!(warning, "Cgroup controller is not available");
         }
-        if let Some(shm) = &record.shm_dir {
-            if let Some(parent) = shm.parent() {
-                make_private_dir(parent)?;
-            }
-            fs::create_dir_all(shm).map_err(failed("make directory", shm))?;
-            fs::set_permissions(shm, fs::Permissions::from_mode(0o1777))
-                .map_err(failed("set mode of", shm))?;
+        if let (Some(shared), Some(dir)) = (&self.shared_memory, &record.shm_dir) {
+            shared.make(dir)?;
         }
         let logs = &record.config.log_directory;
         fs::create_dir_all(logs).map_err(failed("make directory", logs))?;
@@ -195,11 +189,8 @@ impl Inner {
             tracing::warn!(sandbox.id = %record.id, left, "Cgroup is not removed");
         }
         self.hierarchies.prune(&self.cgroup_of(&record.config));
-        if let Some(shm) = &record.shm_dir {
-            remove_dir(shm)?;
-            if let Some(parent) = shm.parent() {
-                fs::remove_dir(parent).ok(); // others still have theirs in it
-            }
+        if let (Some(shared), Some(dir)) = (&self.shared_memory, &record.shm_dir) {
+            shared.remove(dir)?;
         }
         remove_dir(&dir.containers())?;
         remove_dir(&dir.path)

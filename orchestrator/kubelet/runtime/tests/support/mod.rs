@@ -42,8 +42,7 @@ pub(crate) fn has_memory_controller() -> bool {
 pub(crate) struct Bed {
     pub(crate) runtime: EmbeddedRuntime,
     pub(crate) dir: Place,
-    /// Where the runtime is while it has let go of the state directory.
-    elsewhere: tempfile::TempDir,
+    /// The runtime has let go of the state directory and is on an empty one.
     is_elsewhere: bool,
     cgroup_root: PathBuf,
     mounts_before: Vec<String>,
@@ -87,11 +86,9 @@ impl Bed {
         let cgroup_root = PathBuf::from("moorline-test").join(dir.path().file_name().unwrap());
         let mounts_before = mounts(dir.path());
         let runtime = open(&dir.path().join("state"), &cgroup_root).await;
-        let elsewhere = tempfile::tempdir().unwrap();
         Self {
             runtime,
             dir,
-            elsewhere,
             is_elsewhere: false,
             cgroup_root,
             mounts_before,
@@ -102,7 +99,7 @@ impl Bed {
     pub(crate) async fn release(&mut self) {
         self.runtime.close().await;
         // The lock goes with the old value.
-        self.runtime = open(self.elsewhere.path(), &self.cgroup_root).await;
+        self.runtime = open(&self.dir.path().join("elsewhere"), &self.cgroup_root).await;
         self.is_elsewhere = true;
     }
 
@@ -248,6 +245,9 @@ impl Drop for Bed {
             }
             pause();
         }
+        for path in shared_memory(&self.state()) {
+            fs::remove_dir_all(path).ok(); // best effort of a cleaner
+        }
         for dir in self.cgroups() {
             remove_cgroups(&dir);
             fs::remove_dir(dir.parent().unwrap()).ok(); // best effort of a cleaner
@@ -265,6 +265,19 @@ async fn open(dir: &Path, cgroup_root: &Path) -> EmbeddedRuntime {
     config.host_image_hidden = vec![PathBuf::from("/usr/share")];
     config.cgroup_root = cgroup_root.to_owned();
     EmbeddedRuntime::open(config).await.unwrap()
+}
+
+/// What pods of a state directory have in the machine's shared memory.
+fn shared_memory(state: &Path) -> Vec<PathBuf> {
+    let sandboxes = fs::read_dir(state.join("sandboxes"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let records = sandboxes.filter_map(|entry| fs::read(entry.path().join("record.json")).ok());
+    let records = records.filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    records
+        .filter_map(|record| Some(PathBuf::from(record["shm_dir"].as_str()?)))
+        .collect()
 }
 
 /// The machine's mounts, but for those of tests that run at the same time.
