@@ -15,6 +15,7 @@ enum Step<'p> {
     Field(&'p str),
     Index(usize),
     Key(&'p str),
+    Entry(&'p str),
 }
 
 impl<'p> Place<'p> {
@@ -55,13 +56,21 @@ impl<'p> Place<'p> {
         }
     }
 
-    /// The path without indices, as Go's decoder names it in type errors.
+    /// An entry of the map at this place, as strict decoding names it: like a field.
+    pub(crate) fn entry(&'p self, name: &'p str) -> Place<'p> {
+        Place {
+            outer: Some(self),
+            step: Step::Entry(name),
+        }
+    }
+
+    /// The path without indices and entries, as Go's decoder names it in type errors.
     pub(crate) fn struct_path(&self) -> String {
         let outer = self.outer.map(Place::struct_path).unwrap_or_default();
         match self.step {
             Step::Field(name) if outer.is_empty() => name.to_owned(),
             Step::Field(name) => format!("{outer}.{name}"),
-            Step::Root | Step::Index(_) | Step::Key(_) => outer,
+            Step::Root | Step::Index(_) | Step::Key(_) | Step::Entry(_) => outer,
         }
     }
 }
@@ -70,13 +79,13 @@ impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(outer) = self.outer {
             outer.fmt(f)?;
-            if matches!(self.step, Step::Field(_)) && !matches!(outer.step, Step::Root) {
+            if matches!(self.step, Step::Field(_) | Step::Entry(_)) && !matches!(outer.step, Step::Root) {
                 f.write_str(".")?;
             }
         }
         match self.step {
             Step::Root => Ok(()),
-            Step::Field(name) => f.write_str(name),
+            Step::Field(name) | Step::Entry(name) => f.write_str(name),
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Key(key) => write!(f, "[{key}]"),
         }

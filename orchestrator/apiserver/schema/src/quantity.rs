@@ -16,9 +16,6 @@ pub enum QuantityError {
     /// It doesn't look like a number with a suffix.
     #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
-    /// The number is none.
-    #[error("unable to parse numeric part of quantity")]
-    Numeric,
     /// There is no such suffix.
     #[error("unable to parse quantity's suffix")]
     Suffix,
@@ -59,11 +56,7 @@ impl Quantity {
         }
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-            return Err(if number.is_empty() {
-                QuantityError::Format
-            } else {
-                QuantityError::Numeric
-            });
+            return Err(QuantityError::Format);
         }
         let (scale, format) = scale(suffix)?;
         let nanos = nanos(whole, fraction, scale);
@@ -321,8 +314,8 @@ mod tests {
             ("", QuantityError::Format),
             ("x", QuantityError::Format),
             ("1 Gi", QuantityError::Format),
-            ("1.2.3", QuantityError::Numeric),
-            (".", QuantityError::Numeric),
+            ("1.2.3", QuantityError::Format),
+            (".", QuantityError::Format),
             ("1Kii", QuantityError::Suffix),
             ("1ki", QuantityError::Suffix),
             ("1e", QuantityError::Suffix),

@@ -72,7 +72,7 @@ fn values_of_the_wrong_type_are_refused_in_gos_words() {
         ),
         (
             r#"{"metadata":{"labels":{"a":1}}}"#,
-            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels.a of type string",
+            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
         ),
         (
             r#"{"metadata":{"generation":1.5}}"#,

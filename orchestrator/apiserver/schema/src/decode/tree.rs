@@ -3,7 +3,7 @@
 //! One pass over the body: unknown and duplicate fields are noted with their paths, values are checked against their
 //! kinds and brought into canonical form, nulls and what the reference server would leave out are dropped.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -24,7 +24,6 @@ pub(super) struct Body<'r> {
     pub(super) problems: RefCell<Vec<String>>,
     /// The first type error; the deserializer's own error then only carries it out.
     pub(super) failure: RefCell<Option<String>>,
-    reported: Cell<usize>,
 }
 
 impl<'r> Body<'r> {
@@ -34,16 +33,17 @@ impl<'r> Body<'r> {
             report,
             problems: RefCell::default(),
             failure: RefCell::default(),
-            reported: Cell::new(0),
         }
     }
 
+    /// Notes a problem, once.
     fn problem(&self, what: &str, place: &Place<'_>) {
-        if self.report && self.reported.get() < PROBLEMS_MAX {
-            self.reported.set(self.reported.get() + 1);
-            self.problems
-                .borrow_mut()
-                .push(format!("{what} field \"{place}\""));
+        let mut problems = self.problems.borrow_mut();
+        if self.report && problems.len() < PROBLEMS_MAX {
+            let problem = format!("{what} field \"{place}\"");
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
     }
 }
@@ -157,7 +157,7 @@ impl Seed<'_> {
     fn map<'de, A: MapAccess<'de>>(&self, kind: Kind, mut access: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = access.next_key_seed(Key)? {
-            let place = self.place.field(&name);
+            let place = self.place.entry(&name);
             let seed = Seed {
                 place: &place,
                 ..self.inner(kind)
@@ -310,7 +310,7 @@ impl Seed<'_> {
         match scalar::from_number(self.shape.kind(), &number) {
             Some(Ok(value)) => Ok(value),
             Some(Err(message)) => self.fail(message),
-            None if matches!(self.shape.kind(), Kind::Int32 | Kind::Int64) => {
+            None if matches!(self.shape.kind(), Kind::Int32 | Kind::Int64 | Kind::IntOrString) => {
                 self.wrong_type(&format!("number {number}"))
             }
             None => self.wrong_type("number"),
