@@ -20,6 +20,15 @@ pub fn has_tool(name: &str) -> bool {
         .any(|dir| dir.join(name).is_file())
 }
 
+/// The filesystem that may grow while it is mounted, on this machine and for this process.
+pub fn filesystem_that_grows_mounted() -> Option<&'static str> {
+    use moorline_mount::filesystem::{FsType, can_grow_mounted};
+    if can_grow_mounted(FsType::Ext4) {
+        return Some("ext4");
+    }
+    has_tool("mkfs.xfs").then_some("xfs")
+}
+
 /// True if loop devices can be made.
 pub fn has_loop_devices() -> bool {
     Path::new("/dev/loop-control").exists()

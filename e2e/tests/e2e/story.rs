@@ -9,10 +9,10 @@ use kube::{
     api::{DeleteParams, LogParams, Patch, PatchParams, PostParams},
     runtime::wait::{await_condition, conditions},
 };
-use moorline_e2e::{cluster::TestCluster, require_kubectl, require_node, wait};
+use moorline_e2e::{cluster::TestCluster, machine, require, require_kubectl, require_node, wait};
 use serde_json::json;
 
-use crate::manifests::{and_stay, claim, class, examples, pod};
+use crate::manifests::{and_stay, claim, class, examples, pod, together};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -39,7 +39,16 @@ fn a_claim_becomes_a_filesystem_in_a_pod_and_is_gone_after_deletion_with_kubectl
     });
     assert_eq!(kubectl.field("pvc", "data", "{.status.phase}"), "Bound");
     let again = kubectl.run(&["apply", "-f", quickstart.to_str().unwrap()]);
-    assert!(again.lines().all(|line| line.ends_with("unchanged")), "{again}");
+    // For the pod, kubectl sends the order of lists that the server added to; that changes nothing, but is told.
+    assert!(again.contains("persistentvolumeclaim/data unchanged"), "{again}");
+    assert!(
+        again.contains("storageclass.storage.k8s.io/quickstart unchanged"),
+        "{again}"
+    );
+    assert_eq!(
+        kubectl.field("pod", "writer", "{.status.containerStatuses[0].restartCount}"),
+        "0"
+    );
 
     kubectl.run(&["delete", "pod", "writer", "--wait", "--timeout=60s"]);
     let reader = examples().join("reader/pod.yaml");
@@ -67,33 +76,80 @@ fn a_claim_becomes_a_filesystem_in_a_pod_and_is_gone_after_deletion_with_kubectl
 fn a_claim_grows_under_the_running_pod_and_df_shows_it() {
     require_node!();
     require_kubectl!();
+    let Some(fs_type) = machine::filesystem_that_grows_mounted() else {
+        require!(
+            false,
+            "ext4 may not grow while mounted here (no CAP_SYS_RESOURCE), and mkfs.xfs is missing"
+        );
+        return;
+    };
     let cluster = TestCluster::start(&["--driver-backend", "loop", "--host-image"]);
     let kubectl = cluster.kubectl();
-    kubectl.run(&["apply", "-f", examples().join("quickstart").to_str().unwrap()]);
+    let parameters = format!("parameters: {{csi.storage.k8s.io/fstype: {fs_type}}}");
+    kubectl.apply_ok(&together(&[
+        class("grows", "WaitForFirstConsumer", "Delete") + &parameters,
+        claim("data", "grows", "ReadWriteOnce", "320Mi"),
+        pod(
+            "app",
+            "data",
+            &and_stay("while :; do df -P -k /data | tail -n 1; sleep 1; done"),
+        ),
+    ]));
     let size = || {
-        let log = kubectl.call(&["logs", "writer", "--tail=1"]).stdout;
+        let log = kubectl.call(&["logs", "app", "--tail=1"]).stdout;
         log.split_whitespace()
             .nth(1)
             .and_then(|size| size.parse::<u64>().ok())
             .ok_or(log)
     };
     let before = wait::until("df in the pod", LIMIT, size);
-    let grow = r#"{"spec":{"resources":{"requests":{"storage":"128Mi"}}}}"#;
+    let grow = r#"{"spec":{"resources":{"requests":{"storage":"640Mi"}}}}"#;
     kubectl.run(&["patch", "pvc", "data", "-p", grow]);
-    kubectl.wait_field("pvc", "data", "{.status.capacity.storage}", "128Mi", LIMIT);
+    kubectl.wait_field("pvc", "data", "{.status.capacity.storage}", "640Mi", LIMIT);
     wait::until("df to show the growth", LIMIT, || match size() {
-        Ok(after) if after > before + 50_000 => Ok(()),
+        Ok(after) if after > before + 250_000 => Ok(()),
         other => Err(other),
     });
     let shrink = r#"{"spec":{"resources":{"requests":{"storage":"64Mi"}}}}"#;
     let refused = kubectl.call(&["patch", "pvc", "data", "-p", shrink]);
     assert_eq!(refused.code, Some(1), "{}", refused.stdout);
-    kubectl.run(&[
-        "delete",
-        "-f",
-        examples().join("quickstart").to_str().unwrap(),
-        "--timeout=60s",
-    ]);
+    kubectl.run(&["delete", "pod/app", "pvc/data", "--timeout=60s"]);
+    cluster.finish();
+}
+
+#[test]
+fn a_claim_whose_filesystem_cannot_grow_mounted_grows_with_the_next_pod() {
+    require_node!();
+    require_kubectl!();
+    require!(
+        machine::filesystem_that_grows_mounted() != Some("ext4"),
+        "ext4 grows while mounted here: a_claim_grows_under_the_running_pod_and_df_shows_it covers that"
+    );
+    let cluster = TestCluster::start(&["--driver-backend", "loop", "--host-image"]);
+    let kubectl = cluster.kubectl();
+    let show = "df -P -k /data | tail -n 1";
+    kubectl.apply_ok(&together(&[
+        class("grows", "WaitForFirstConsumer", "Delete"),
+        claim("data", "grows", "ReadWriteOnce", "64Mi"),
+        pod("first", "data", &and_stay(show)),
+    ]));
+    kubectl.wait_field("pod", "first", "{.status.phase}", "Running", LIMIT);
+    let grow = r#"{"spec":{"resources":{"requests":{"storage":"128Mi"}}}}"#;
+    kubectl.run(&["patch", "pvc", "data", "-p", grow]);
+    let why = kubectl.wait_event("data", "VolumeResizeFailed", LIMIT);
+    assert!(why.contains("CAP_SYS_RESOURCE"), "{why}");
+    kubectl.run(&["delete", "pod", "first", "--timeout=60s"]);
+    kubectl.apply_ok(&pod("second", "data", &and_stay(show)));
+    kubectl.wait_field("pvc", "data", "{.status.capacity.storage}", "128Mi", LIMIT);
+    let size = wait::until("df in the second pod", LIMIT, || {
+        let log = kubectl.call(&["logs", "second"]).stdout;
+        log.split_whitespace()
+            .nth(1)
+            .and_then(|size| size.parse::<u64>().ok())
+            .ok_or(log)
+    });
+    assert!(size > 100_000, "{size} KiB");
+    kubectl.run(&["delete", "pod/second", "pvc/data", "--timeout=60s"]);
     cluster.finish();
 }
 

@@ -17,7 +17,10 @@ fn a_block_volume_is_a_device_in_the_pod() {
     kubectl.run(&[
         "apply",
         "-f",
-        examples().join("quickstart/storageclass.yaml").to_str().unwrap(),
+        examples()
+            .join("quickstart/1-storageclass.yaml")
+            .to_str()
+            .unwrap(),
     ]);
     let block = examples().join("block/block.yaml");
     kubectl.run(&["apply", "-f", block.to_str().unwrap()]);

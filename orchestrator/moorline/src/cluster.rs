@@ -35,7 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     args::DriverBackend,
-    defaults, driver,
+    defaults, driver, image_socket,
     state_dir::{StateDir, StateLock},
 };
 
@@ -77,7 +77,9 @@ pub struct Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -184,6 +186,11 @@ impl Cluster {
         if self.config.kubelet {
             let runtime = open_runtime(&self.config.state, self.config.host_image).await?;
             let (config, informers, stop) = (self.kubelet_config(), self.informers.clone(), stop.clone());
+            let images =
+                image_socket::serve(self.config.state.clone(), Arc::new(runtime.clone()), stop.clone());
+            self.parts.start("the image socket", async move {
+                images.await.map_err(|error| format!("{error:#}"))
+            });
             self.parts.start("the kubelet", async move {
                 let (containers, images) = (Arc::new(runtime.clone()), Arc::new(runtime.clone()));
                 let ended = kubelet::run(config, informers, containers, images, stop).await;

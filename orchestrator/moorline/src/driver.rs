@@ -101,8 +101,10 @@ pub(crate) async fn sidecars(
     informers: Informers,
     stop: CancellationToken,
 ) -> Result<(), SidecarError> {
-    let address = socket(&config.state).display().to_string();
-    all::run(all::AllConfig::new(address), informers, stop).await
+    let mut all = all::AllConfig::new(socket(&config.state).display().to_string());
+    // A volume is reached from its own node alone: nothing but the selected node's segment helps the driver.
+    all.provisioner.strict_topology = true;
+    all::run(all, informers, stop).await
 }
 
 /// Asks the cluster's own driver for its volumes.

@@ -16,6 +16,7 @@ pub mod up;
 
 mod defaults;
 mod driver;
+mod image_socket;
 mod signals;
 
 use std::process::ExitCode;

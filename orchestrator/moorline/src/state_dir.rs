@@ -93,6 +93,11 @@ impl StateDir {
         self.root.join("containers")
     }
 
+    /// Where the running cluster answers `moorline image`.
+    pub fn image_socket(&self) -> PathBuf {
+        self.root.join("images.sock")
+    }
+
     /// Container logs.
     pub fn pod_logs(&self) -> PathBuf {
         self.root.join("logs/pods")

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use self::{
     facts::Facts,
-    story::Story,
+    story::{Growth, Story},
     timeline::{Step, Timeline, milliseconds},
 };
 use crate::{
     args,
-    args::{DriverBackend, OutputFormat},
+    args::OutputFormat,
     cluster::{Cluster, ClusterConfig},
     down, privilege,
     signals::Signals,
@@ -106,12 +106,15 @@ async fn tell(args: &args::Demo, state: &StateDir, timeline: &mut Timeline) -> a
 
 async fn tell_story(args: &args::Demo, facts: &Facts, timeline: &mut Timeline) -> anyhow::Result<()> {
     let limit = Duration::from_secs(args.step_timeout);
-    let enforces_size = args.driver_backend == DriverBackend::Loop;
+    let growth = Growth::of(args.driver_backend);
+    if let Some(remark) = growth.remark() {
+        timeline.line(&format!("  note: {remark}"));
+    }
     let mut story = Story {
         facts,
         timeline,
         limit,
-        enforces_size,
+        growth,
     };
     story.first_pod().await?;
     story.second_pod().await?;

@@ -16,19 +16,64 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
 
+use moorline_mount::{
+    filesystem::{FsType, can_grow_mounted},
+    tool,
+};
+
 use super::{
     facts::{Facts, when},
     timeline::Timeline,
 };
+use crate::args::DriverBackend;
 
-const STORAGE_CLASS: &str = include_str!("../../../../examples/quickstart/storageclass.yaml");
-const CLAIM: &str = include_str!("../../../../examples/quickstart/claim.yaml");
-const WRITER: &str = include_str!("../../../../examples/quickstart/pod.yaml");
+const STORAGE_CLASS: &str = include_str!("../../../../examples/quickstart/1-storageclass.yaml");
+const CLAIM: &str = include_str!("../../../../examples/quickstart/2-claim.yaml");
+const WRITER: &str = include_str!("../../../../examples/quickstart/3-pod.yaml");
 const READER: &str = include_str!("../../../../examples/reader/pod.yaml");
 
 const NAMESPACE: &str = "default";
-const GROWN: &str = "128Mi";
+const GROWN: &str = "640Mi";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// How a volume can grow, which depends on what the kernel lets this process do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// The backend has no filesystem of its own that could grow.
+    NoFilesystem,
+    /// Under the running pod, with the driver's default filesystem.
+    Online,
+    /// Under the running pod, with xfs: ext4 may not grow while mounted here.
+    OnlineXfs,
+    /// When the volume is next staged: ext4 may not grow while mounted here, and there is no mkfs.xfs.
+    AtNextStage,
+}
+
+impl Growth {
+    /// What this machine and process can do.
+    pub(super) fn of(backend: DriverBackend) -> Self {
+        match backend {
+            DriverBackend::Dir | DriverBackend::Null => Self::NoFilesystem,
+            DriverBackend::Loop if can_grow_mounted(FsType::Ext4) => Self::Online,
+            DriverBackend::Loop if tool::is_installed("mkfs.xfs") => Self::OnlineXfs,
+            DriverBackend::Loop => Self::AtNextStage,
+        }
+    }
+
+    /// What a reader of the timeline should know before the story begins.
+    pub(super) fn remark(self) -> Option<&'static str> {
+        match self {
+            Self::NoFilesystem | Self::Online => None,
+            Self::OnlineXfs => Some(
+                "ext4 may not grow while mounted here (no CAP_SYS_RESOURCE): the volume gets xfs, which may",
+            ),
+            Self::AtNextStage => Some(
+                "ext4 may not grow while mounted here (no CAP_SYS_RESOURCE), and mkfs.xfs is missing (Debian: xfsprogs): \
+                 the volume grows when the pod is started anew",
+            ),
+        }
+    }
+}
 
 /// What a chapter needs.
 #[derive(Debug)]
@@ -39,8 +84,8 @@ pub(super) struct Story<'a> {
     pub(super) timeline: &'a mut Timeline,
     /// How long any one wait may take.
     pub(super) limit: Duration,
-    /// True if the backend gives a filesystem of its own size, which then must be seen to grow.
-    pub(super) enforces_size: bool,
+    /// How a volume can grow with this backend on this machine.
+    pub(super) growth: Growth,
 }
 
 fn manifest<T: DeserializeOwned>(yaml: &str) -> anyhow::Result<T> {
@@ -86,6 +131,19 @@ fn is_below(point: &Path, parts: &[&str]) -> bool {
 }
 
 impl Story<'_> {
+    /// True if the volume has a filesystem of its own size, which then must be seen to grow.
+    fn has_filesystem(&self) -> bool {
+        self.growth != Growth::NoFilesystem
+    }
+
+    fn storage_class(&self) -> anyhow::Result<StorageClass> {
+        let mut class: StorageClass = manifest(STORAGE_CLASS)?;
+        if self.growth == Growth::OnlineXfs {
+            class.parameters = Some([("csi.storage.k8s.io/fstype".to_owned(), "xfs".to_owned())].into());
+        }
+        Ok(class)
+    }
+
     fn claims(&self) -> Api<PersistentVolumeClaim> {
         Api::namespaced(self.facts.client.clone(), NAMESPACE)
     }
@@ -104,7 +162,7 @@ impl Story<'_> {
         let classes: Api<StorageClass> = Api::all(self.facts.client.clone());
         let parameters = PostParams::default();
         classes
-            .create(&parameters, &manifest(STORAGE_CLASS)?)
+            .create(&parameters, &self.storage_class()?)
             .await
             .context("create the StorageClass")?;
         self.claims()
@@ -162,7 +220,7 @@ impl Story<'_> {
     fn pod_conditions<'c>(&self, pod: &'c str, uid: &str, staged: bool) -> Vec<super::facts::Condition<'c>> {
         let mut conditions = Vec::new();
         // Only a filesystem of its own is mounted at staging; a directory is bound at publish alone.
-        if staged && self.enforces_size {
+        if staged && self.has_filesystem() {
             conditions.push(when("staged", |f| {
                 f.mount_point(|point| is_below(point, &["/plugins/kubernetes.io/csi/", "/globalmount"]))
                     .map(|_| String::from("NodeStageVolume: filesystem made and mounted"))
@@ -187,15 +245,7 @@ impl Story<'_> {
         self.timeline
             .chapter("The pod goes, a second one reads the same data");
         self.delete_pod("writer").await?;
-        let pod = self
-            .pods()
-            .create(&PostParams::default(), &manifest(READER)?)
-            .await
-            .context("create the second pod")?;
-        let uid = pod.uid().unwrap_or_default();
-        let conditions = self.pod_conditions("reader", &uid, true);
-        self.facts.all(self.timeline, self.limit, conditions).await?;
-        self.facts.follow_log(NAMESPACE, "reader");
+        self.start_reader().await?;
         let read = |line: &str| {
             line.strip_prefix("read: ")
                 .filter(|text| text.starts_with("hello from"))
@@ -210,9 +260,29 @@ impl Story<'_> {
             .await
     }
 
+    /// Starts the second pod and follows its log.
+    async fn start_reader(&mut self) -> anyhow::Result<()> {
+        let reader = manifest(READER)?;
+        let pod = self
+            .pods()
+            .create(&PostParams::default(), &reader)
+            .await
+            .context("create the second pod")?;
+        let uid = pod.uid().unwrap_or_default();
+        let conditions = self.pod_conditions("reader", &uid, true);
+        self.facts.all(self.timeline, self.limit, conditions).await?;
+        self.facts.follow_log(NAMESPACE, "reader");
+        Ok(())
+    }
+
     /// The claim grows while the pod uses it.
     pub(super) async fn growth(&mut self) -> anyhow::Result<()> {
-        self.timeline.chapter("The claim grows under the running pod");
+        self.timeline.chapter(match self.growth {
+            Growth::AtNextStage => "The claim grows, and the pod is started anew",
+            Growth::NoFilesystem | Growth::Online | Growth::OnlineXfs => {
+                "The claim grows under the running pod"
+            }
+        });
         self.facts
             .all(
                 self.timeline,
@@ -229,22 +299,21 @@ impl Story<'_> {
             .context("grow the claim")?;
         self.timeline
             .step("applied", format!("request {GROWN}"), Instant::now());
-        let at_least = if self.enforces_size { before + 1 } else { 0 };
+        let expanded = when("ControllerExpand", |f| {
+            let pv = f.pvs.list().into_iter().find(|pv| of_claim(pv, "data"))?;
+            (pv_capacity(&pv)? == GROWN).then(|| format!("{} has {GROWN}", pv.name_any()))
+        });
+        self.facts.all(self.timeline, self.limit, vec![expanded]).await?;
+        if self.growth == Growth::AtNextStage {
+            self.delete_pod("reader").await?;
+            self.facts.forget_log("reader");
+            self.start_reader().await?;
+        }
+        let at_least = if self.has_filesystem() { before + 1 } else { 0 };
         let conditions = vec![
-            when("ControllerExpand", |f| {
-                let pv = f.pvs.list().into_iter().find(|pv| of_claim(pv, "data"))?;
-                (pv_capacity(&pv)? == GROWN).then(|| format!("{} has {GROWN}", pv.name_any()))
-            }),
             when("claim has grown", |f| {
                 let claim = Self::claim(f)?;
-                let size = claim
-                    .status
-                    .as_ref()?
-                    .capacity
-                    .as_ref()?
-                    .get("storage")?
-                    .0
-                    .clone();
+                let size = claim_capacity(&claim)?;
                 (size == GROWN).then(|| format!("status.capacity {size}"))
             }),
             when("df after", move |f| shown_size(f, "reader", at_least)),
@@ -294,6 +363,16 @@ fn of_claim(pv: &PersistentVolume, claim: &str) -> bool {
     let claim_ref = pv.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     claim_ref
         .is_some_and(|to| to.name.as_deref() == Some(claim) && to.namespace.as_deref() == Some(NAMESPACE))
+}
+
+fn claim_capacity(claim: &PersistentVolumeClaim) -> Option<&str> {
+    claim
+        .status
+        .as_ref()?
+        .capacity
+        .as_ref()?
+        .get("storage")
+        .map(|quantity| quantity.0.as_str())
 }
 
 fn pv_capacity(pv: &PersistentVolume) -> Option<&str> {
