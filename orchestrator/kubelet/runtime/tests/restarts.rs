@@ -140,6 +140,60 @@ async fn shim_killed_in_the_runtimes_absence() {
 }
 
 #[tokio::test]
+async fn lost_connection_is_made_again() {
+    if !can_run("lost_connection_is_made_again") {
+        return;
+    }
+    let bed = Bed::new().await;
+    let sandbox = bed.sandbox("talk").await;
+    let id = bed.run(&sandbox, bed.script("main", LOOP).await).await;
+    bed.logged("talk", "main", "up").await;
+    for _ in 0..3 {
+        cut_connections(&bed);
+        eventually(
+            || async {
+                bed.runtime
+                    .exec_sync(&id, &["true".to_owned()], None)
+                    .await
+                    .is_ok()
+            },
+            "commands run over another connection",
+        )
+        .await;
+        assert_eq!(bed.status(&id).await.state, ContainerState::Running);
+    }
+    bed.runtime
+        .stop_container(&id, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(
+        bed.status(&id).await.exit_code,
+        Some(9),
+        "the same container all the time"
+    );
+    bed.assert_clean_end().await;
+}
+
+/// Shuts the shim's ends of its connections down, which the shim lends to whoever may trace it.
+#[cfg(test)]
+fn cut_connections(bed: &Bed) {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let shim = Pid::from_raw(i32::try_from(bed.processes()[0]).unwrap()).unwrap();
+    let handle = pidfd_open(shim, PidfdFlags::empty()).unwrap();
+    let mut cut = 0;
+    for number in 3..64 {
+        let Ok(file) = pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        if rustix::net::getpeername(&file).is_ok() {
+            rustix::net::shutdown(&file, rustix::net::Shutdown::Both).unwrap();
+            cut += 1;
+        }
+    }
+    assert_eq!(cut, 1, "the runtime has one connection");
+}
+
+#[tokio::test]
 async fn half_made_state_is_cleaned_at_start() {
     if !can_run("half_made_state_is_cleaned_at_start") {
         return;

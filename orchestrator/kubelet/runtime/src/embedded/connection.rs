@@ -72,7 +72,32 @@ impl Inner {
             }
         }
         if let Some(inner) = inner.upgrade() {
-            inner.on_shim_end(id, link).await;
+            inner.on_connection_end(id, link).await;
+        }
+    }
+
+    /// A connection can end without its shim: then another one is made, and what happened meanwhile is in its
+    /// greeting. Those who wait for answers are told that none will come; they ask again.
+    async fn on_connection_end(self: &Arc<Self>, id: &SandboxId, link: &Arc<Link>) {
+        let is_current =
+            |entry: &SandboxEntry| entry.link.as_ref().is_some_and(|known| Arc::ptr_eq(known, link));
+        if !self.state.lock().sandboxes.get(id).is_some_and(is_current) {
+            return link.close();
+        }
+        let dir = self.layout.sandbox(id);
+        let greeted = match blocking("connecting to a shim again", move || greet(&dir.path)).await {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(_)) | Err(_) => return self.on_shim_end(id, link).await,
+        };
+        tracing::warn!(sandbox.id = %id, "Connection to the shim was lost and is made again");
+        let missed = greeted.containers.clone();
+        let connected = self.connect(id, greeted);
+        link.close();
+        if let Err(error) = connected {
+            tracing::error!(sandbox.id = %id, %error, "Shim can't be listened to");
+        }
+        for (container, progress) in missed {
+            self.on_change(id, container, progress);
         }
     }
 

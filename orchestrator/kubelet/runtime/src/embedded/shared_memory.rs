@@ -1,11 +1,12 @@
 //! `/dev/shm` of pods: directories on the machine's own, because those need no mount that could be left behind.
 //!
 //! ```text
-//! /dev/shm/moorline/<state>.owner         link to the state directory
+//! /dev/shm/moorline/<state>.owner         link that names mount namespace and state directory
 //! /dev/shm/moorline/<state>-<sandbox>/    the pod's
 //! ```
 //!
-//! What belongs to a state directory that no longer exists is removed by whoever opens one next.
+//! What belongs to a state directory that no longer exists is removed by whoever opens one next. Only in the same mount
+//! namespace can anybody say that it doesn't exist.
 
 use std::ffi::OsString;
 use std::fs;
@@ -28,6 +29,8 @@ pub(super) struct SharedMemory {
     state_dir: PathBuf,
     /// Names the state directory.
     prefix: String,
+    /// Such as `mnt:[4026531841]`.
+    namespace: String,
 }
 
 impl SharedMemory {
@@ -35,16 +38,18 @@ impl SharedMemory {
     pub(super) fn of(state_dir: &Path) -> Option<Self> {
         let shm = Path::new("/dev/shm");
         let is_tmpfs = rustix::fs::statfs(shm).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
-        is_tmpfs.then(|| Self::below(&shm.join("moorline"), state_dir))
+        let namespace = fs::read_link("/proc/self/ns/mnt").ok()?.display().to_string();
+        is_tmpfs.then(|| Self::below(&shm.join("moorline"), state_dir, namespace))
     }
 
-    fn below(parent: &Path, state_dir: &Path) -> Self {
+    fn below(parent: &Path, state_dir: &Path, namespace: String) -> Self {
         let mut prefix = records::sandbox_id(&state_dir.display().to_string(), 0).0;
         prefix.truncate(16);
         Self {
             parent: parent.to_owned(),
             state_dir: state_dir.to_owned(),
             prefix,
+            namespace,
         }
     }
 
@@ -66,7 +71,10 @@ impl SharedMemory {
     fn try_make(&self, dir: &Path) -> Result<(), RuntimeError> {
         make_private_dir(&self.parent)?;
         self.check_parent()?;
-        match symlink(&self.state_dir, self.owner()) {
+        match symlink(
+            format!("{}:{}", self.namespace, self.state_dir.display()),
+            self.owner(),
+        ) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(failed("make link", &self.owner())(error));
             }
@@ -114,8 +122,7 @@ impl SharedMemory {
             .filter_map(|name| Some((name, name.to_str()?.strip_suffix(OWNER)?)))
         {
             let owner = self.parent.join(owner);
-            // Following the link: it is the state directory whose existence counts.
-            if matches!(fs::metadata(&owner), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            if self.is_gone(&owner) {
                 for name in names.iter().filter(|name| belongs(name, prefix)) {
                     remove_dir(&self.parent.join(name))?;
                 }
@@ -124,6 +131,18 @@ impl SharedMemory {
         }
         fs::remove_dir(&self.parent).ok(); // somebody has his in it
         Ok(())
+    }
+
+    /// The state directory an owner names would be seen from here, and isn't there.
+    fn is_gone(&self, owner: &Path) -> bool {
+        let named = fs::read_link(owner).unwrap_or_default();
+        let Some(state_dir) = named
+            .to_str()
+            .and_then(|named| named.strip_prefix(&format!("{}:", self.namespace)))
+        else {
+            return false;
+        };
+        matches!(fs::symlink_metadata(state_dir), Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
     fn names(&self) -> Vec<OsString> {
@@ -153,7 +172,7 @@ mod tests {
     fn foreign_directory_is_not_used() {
         let root = tempfile::tempdir().unwrap();
         let parent = root.path().join("shm");
-        let shared = SharedMemory::below(&parent, root.path());
+        let shared = SharedMemory::below(&parent, root.path(), "here".into());
         let dir = shared.dir(&records::sandbox_id("a", 0));
         symlink("/", &parent).unwrap();
         assert!(shared.make(&dir).unwrap_err().to_string().starts_with("use "));
@@ -173,12 +192,20 @@ mod tests {
         );
         fs::create_dir(&one).unwrap();
         fs::create_dir(&two).unwrap();
-        let (mine, other) = (
-            SharedMemory::below(&parent, &one),
-            SharedMemory::below(&parent, &two),
+        let of = |state: &Path, namespace: &str| SharedMemory::below(&parent, state, namespace.to_owned());
+        let (mine, other, far) = (
+            of(&one, "here"),
+            of(&two, "here"),
+            of(&root.path().join("far"), "there"),
         );
         let id = |uid: &str| records::sandbox_id(uid, 0);
-        let dirs = [mine.dir(&id("a")), mine.dir(&id("b")), other.dir(&id("a"))];
+        let dirs = [
+            mine.dir(&id("a")),
+            mine.dir(&id("b")),
+            other.dir(&id("a")),
+            far.dir(&id("a")),
+        ];
+        far.make(&dirs[3]).unwrap();
         mine.make(&dirs[0]).unwrap();
         mine.make(&dirs[1]).unwrap();
         other.make(&dirs[2]).unwrap();
@@ -191,12 +218,17 @@ mod tests {
         mine.clean(&[&dirs[0]]).unwrap();
         assert_eq!(
             there(),
-            [true, false, true],
+            [true, false, true, true],
             "what no sandbox has goes, another's stays"
         );
         fs::remove_dir(&two).unwrap();
         mine.clean(&[&dirs[0]]).unwrap();
-        assert_eq!(there(), [true, false, false], "what belongs to nobody goes");
+        assert_eq!(
+            there(),
+            [true, false, false, true],
+            "what belongs to nobody goes, if that can be known"
+        );
+        far.remove(&dirs[3]).unwrap();
         assert_eq!(mine.names().len(), 2, "one directory and its owner");
         mine.remove(&dirs[0]).unwrap();
         assert!(!parent.exists());
