@@ -140,6 +140,7 @@ fn connect_volumes(objects: &Objects, drivers: &Arc<Drivers>, volumes: &Arc<Volu
     objects.node.on_change(move |_| {
         if let Some(volumes) = weak.upgrade() {
             volumes.look_at_waiting();
+            volumes.wake_unresolved();
         }
     });
 }

@@ -1,5 +1,6 @@
 //! The life of pods with a runtime in memory: what the API is told, what the runtime is asked, what is left.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,24 +20,27 @@ use crate::paths::Layout;
 use crate::testing::api::Api;
 use crate::testing::runtime::Runtime;
 use crate::testing::{config, eventually};
+use crate::volumes::manager::VolumeManager;
 use crate::volumes::{reconcile, reconstruct};
 use crate::wiring;
 
-struct World {
+/// A kubelet's pods over an API and a runtime in memory.
+pub(crate) struct World {
     place: tempfile::TempDir,
     api: Api,
     objects: Objects,
-    runtime: Runtime,
+    pub runtime: Runtime,
     tasks: TaskTracker,
     /// The API and its writers.
     stop: CancellationToken,
     /// The kubelet.
     stop_kubelet: CancellationToken,
     running: Option<JoinHandle<()>>,
+    managers: Option<(Arc<PodManager>, Arc<VolumeManager>)>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stop = CancellationToken::new();
         let (api, objects) = Api::start(&stop);
         let mut world = Self {
@@ -48,9 +52,18 @@ impl World {
             stop,
             stop_kubelet: CancellationToken::new(),
             running: None,
+            managers: None,
         };
         world.start();
         world
+    }
+
+    pub(crate) fn managers(&self) -> (Arc<PodManager>, Arc<VolumeManager>) {
+        self.managers.clone().unwrap()
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.place.path()
     }
 
     fn layout(&self) -> Layout {
@@ -89,6 +102,7 @@ impl World {
             stop: stop.clone(),
         });
         wiring::connect(&self.objects, &drivers, &volumes, &pods);
+        self.managers = Some((pods.clone(), volumes.clone()));
         let own = stop.clone();
         self.running = Some(self.tasks.spawn(async move {
             let volumes = reconcile::run(volumes, own);
@@ -104,7 +118,7 @@ impl World {
         self.running.take().unwrap().await.unwrap();
     }
 
-    fn put(&self, pod: Value) {
+    pub(crate) fn put(&self, pod: Value) {
         self.objects.pods.observe(serde_json::from_value(pod).unwrap());
     }
 
@@ -127,7 +141,7 @@ impl World {
     }
 
     /// Waits until a value in the pod's JSON is as wanted.
-    async fn shows(&self, pointer: &str, want: Value) {
+    pub(crate) async fn shows(&self, pointer: &str, want: Value) {
         eventually(&format!("{pointer} is {want}"), || {
             let pod = self.pod().map(|pod| json!(*pod)).unwrap_or_default();
             let got = pod.pointer(pointer).cloned().unwrap_or_default();
@@ -183,7 +197,7 @@ impl World {
         .await;
     }
 
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         self.kill().await;
         self.stop.cancel();
         self.tasks.close();

@@ -10,7 +10,7 @@ pub(crate) mod fields;
 pub(crate) mod found;
 pub(crate) mod manager;
 #[cfg(test)]
-mod manager_tests;
+pub(crate) mod manager_tests;
 pub(crate) mod memory;
 pub(crate) mod probes;
 pub(crate) mod start;

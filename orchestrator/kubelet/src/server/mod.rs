@@ -3,6 +3,8 @@
 pub(crate) mod follow;
 pub(crate) mod log_lines;
 pub(crate) mod metrics;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tls;
 
 use std::collections::HashMap;

@@ -23,6 +23,7 @@ struct State {
     images: BTreeSet<String>,
     /// Containers that don't end when asked politely.
     is_stubborn: bool,
+    log: PathBuf,
 }
 
 /// The runtime, as the test sees it.
@@ -42,6 +43,7 @@ impl Runtime {
             calls: vec![],
             images: BTreeSet::from(["image".to_owned()]),
             is_stubborn: false,
+            log: PathBuf::new(),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -60,6 +62,11 @@ impl Runtime {
 
     pub(crate) fn add_image(&self, name: &str) {
         self.state.lock().images.insert(name.to_owned());
+    }
+
+    /// Containers made from now on log there.
+    pub(crate) fn log_to(&self, file: &Path) {
+        self.state.lock().log = file.to_owned();
     }
 
     pub(crate) fn set_stubborn(&self) {
@@ -167,6 +174,7 @@ impl ContainerRuntime for Runtime {
             .pod_uid
             .clone();
         state.configs.push(config.clone());
+        let log_path = state.log.clone();
         state.containers.push(ContainerStatus {
             id: id.clone(),
             sandbox_id: sandbox.clone(),
@@ -174,7 +182,7 @@ impl ContainerRuntime for Runtime {
             name: config.name,
             attempt: config.attempt,
             image: config.image,
-            log_path: PathBuf::new(),
+            log_path,
             ..super::pods::container("", 0)
         });
         Ok(id)

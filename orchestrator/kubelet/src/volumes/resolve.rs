@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, SecretReference, Volume,
+    HostPathVolumeSource, Node, PersistentVolume, PersistentVolumeClaim, Pod, SecretReference, Volume,
 };
+use moorline_model::node_affinity::pv_fits_node;
 
 use super::desired::{Unresolved, WantedMount};
 use super::spec::{CsiSpec, LocalSpec, MountId, Spec, Usage, VolumeKey, claim_name, used_volumes};
@@ -33,6 +34,8 @@ pub(crate) struct ClaimSeen<'a> {
     pub must_be_owned: bool,
     pub claim: Option<&'a PersistentVolumeClaim>,
     pub pv: Option<&'a PersistentVolume>,
+    /// This node, where it is known.
+    pub node: Option<&'a Node>,
 }
 
 fn wrong<T>(text: String) -> Result<T, Problem> {
@@ -87,7 +90,17 @@ pub(crate) fn bound_pv<'a>(pod: &Pod, seen: ClaimSeen<'a>) -> Result<&'a Persist
             "PV {volume_name:?} is not bound to PVC {name:?}"
         )));
     }
-    Ok(pv)
+    // The scheduler looked at this, but not for pods that name their node themselves.
+    let fits = seen.node.map(|node| pv_fits_node(pv, node.into()));
+    match fits {
+        None | Some(Ok(true)) => Ok(pv),
+        Some(Ok(false)) => wrong(format!(
+            "MountVolume.NodeAffinity check failed for volume {volume_name:?} : no matching NodeSelectorTerms"
+        )),
+        Some(Err(error)) => wrong(format!(
+            "MountVolume.NodeAffinity check failed for volume {volume_name:?} : {error}"
+        )),
+    }
 }
 
 fn check_mode(outer_name: &str, usage: Usage, is_block: bool) -> Result<(), Problem> {
@@ -237,6 +250,12 @@ pub(crate) async fn resolve_pod(
     now: Timestamp,
 ) -> Result<(Vec<Resolved>, Vec<Unresolved>), kube::Error> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let node_name = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .unwrap_or_default();
+    let node = objects.node.get(None, node_name);
     let mut mounts: Vec<Resolved> = Vec::new();
     let mut unresolved = Vec::new();
     for (volume, usage) in used_volumes(pod) {
@@ -256,6 +275,7 @@ pub(crate) async fn resolve_pod(
                     must_be_owned,
                     claim: claim.as_deref(),
                     pv: pv.as_deref(),
+                    node: node.as_deref(),
                 };
                 resolve(pod, &volume, usage, Some(seen), now)
             }
@@ -315,8 +335,26 @@ mod tests {
         let wrong = |text: &str| Err(Problem::Wrong(text.into()));
         let deleting =
             |claim: &mut Value| claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let node: Node = serde_json::from_value(json!({"metadata": {"labels": {"zone": "a"}}})).unwrap();
+        let in_zone = |zone: &str| {
+            let expression = json!({"key": "zone", "operator": "In", "values": [zone]});
+            let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}});
+            (
+                Some(claim(|_| ())),
+                Some(pv(|pv| pv["spec"]["nodeAffinity"] = affinity)),
+            )
+        };
         let cases = [
             ("bound both ways", good(), false, Ok(())),
+            ("volume of this zone", in_zone("a"), false, Ok(())),
+            (
+                "volume of another zone",
+                in_zone("b"),
+                false,
+                wrong(
+                    "MountVolume.NodeAffinity check failed for volume \"pv\" : no matching NodeSelectorTerms",
+                ),
+            ),
             (
                 "no claim",
                 (None, None),
@@ -375,6 +413,7 @@ mod tests {
                 must_be_owned,
                 claim: claim.as_ref(),
                 pv: pv.as_ref(),
+                node: Some(&node),
             };
             assert_eq!(bound_pv(&pod(), seen).map(|_| ()), want, "{name}");
         }
@@ -403,6 +442,7 @@ mod tests {
                 must_be_owned: false,
                 claim: Some(&claim),
                 pv: Some(pv),
+                node: None,
             })
         };
         let cases = [
