@@ -131,7 +131,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
                 &["MyName", "my.name", "123-abc"],
             );
             return vec![format!(
-                "a qualified name {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
         }
     };
@@ -172,10 +172,12 @@ pub fn label_value(text: &str) -> Vec<String> {
 /// The name of an environment variable: any printable ASCII but `=`.
 #[must_use]
 pub fn environment_variable(text: &str) -> Vec<String> {
-    let well = !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=');
+    if text.is_empty() {
+        return vec!["environment variable name must be non-empty".to_owned()];
+    }
+    let well = text
+        .bytes()
+        .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=');
     let message =
         "a valid environment variable name must consist only of printable ASCII characters other than '='";
     if well {

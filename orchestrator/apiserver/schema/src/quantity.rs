@@ -51,7 +51,7 @@ impl Quantity {
             .find(|c: char| !c.is_ascii_digit() && c != '.')
             .unwrap_or(digits.len());
         let (number, suffix) = digits.split_at(end);
-        if !suffix.chars().all(|c| "eEinumkKMGTP+-0123456789".contains(c)) {
+        if !is_suffix_formed(suffix) {
             return Err(QuantityError::Format);
         }
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -73,19 +73,21 @@ impl Quantity {
         })
     }
 
-    /// The amount in whole units, rounded up.
+    /// The amount in whole units, rounded away from zero.
     #[must_use]
     pub fn value(&self) -> i64 {
-        let whole = self.nanos.div_euclid(NANO) + i128::from(self.nanos.rem_euclid(NANO) != 0);
-        i64::try_from(whole).unwrap_or(i64::MAX)
+        self.rounded(NANO)
     }
 
-    /// The amount in thousandths, rounded up.
+    /// The amount in thousandths, rounded away from zero.
     #[must_use]
     pub fn milli_value(&self) -> i64 {
-        let milli = NANO / 1000;
-        let whole = self.nanos.div_euclid(milli) + i128::from(self.nanos.rem_euclid(milli) != 0);
-        i64::try_from(whole).unwrap_or(i64::MAX)
+        self.rounded(NANO / 1000)
+    }
+
+    fn rounded(&self, unit: i128) -> i64 {
+        let away = self.nanos.signum() * i128::from(self.nanos % unit != 0);
+        i64::try_from(self.nanos / unit + away).unwrap_or(if self.nanos < 0 { i64::MIN } else { i64::MAX })
     }
 
     /// -1, 0 or 1.
@@ -165,6 +167,13 @@ fn fmt_binary(mut value: i128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         suffix = suffixes.next();
     }
     write!(f, "{value}{}", suffix.unwrap_or(&""))
+}
+
+/// Letters, then perhaps a sign, then perhaps digits.
+fn is_suffix_formed(suffix: &str) -> bool {
+    let rest = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+    let digits = rest.strip_prefix(['+', '-']).unwrap_or(rest);
+    digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// What a number before the suffix is multiplied with: a power of ten, or of two.
@@ -327,14 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn amounts_compare_by_value_and_round_up() {
+    fn amounts_compare_by_value_and_round_away_from_zero() {
         let parse = |text| Quantity::parse(text).unwrap();
         assert_eq!(parse("1Gi"), parse("1024Mi"));
         assert!(parse("999m") < parse("1"));
         assert!(parse("-1") < parse("0"));
         assert_eq!(parse("1m").value(), 1);
         assert_eq!(parse("1500m").value(), 2);
-        assert_eq!(parse("-1500m").value(), -1);
+        assert_eq!(parse("-1500m").value(), -2);
         assert_eq!(parse("2Gi").value(), 2 * 1024 * 1024 * 1024);
         assert_eq!(parse("1500u").milli_value(), 2);
     }

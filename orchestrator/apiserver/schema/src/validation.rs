@@ -40,6 +40,9 @@ pub fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();
     metadata::create(registry, gvk, object, &mut faults);
     content(gvk, object, &mut faults);
+    if (gvk.group, gvk.kind) == ("", "Pod") {
+        pods::new_pod(object, &mut faults);
+    }
     faults.into_causes()
 }
 

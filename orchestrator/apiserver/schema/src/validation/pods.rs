@@ -10,14 +10,27 @@ use crate::place::Place;
 
 const SPEC: Place<'static> = Place::top("spec");
 const DEADLINE_SECONDS_MAX: i64 = i32::MAX as i64;
-const DOWNWARD_FIELDS: [&str; 6] = [
+const DOWNWARD_FIELDS: [&str; 5] = [
     "metadata.annotations",
     "metadata.labels",
     "metadata.name",
     "metadata.namespace",
     "metadata.uid",
-    "spec.hostUsers",
 ];
+
+/// What a pod can have only later.
+pub(super) fn new_pod(pod: &Value, faults: &mut Faults) {
+    if !list(pod, &["spec", "ephemeralContainers"]).is_empty() {
+        faults.forbidden(&SPEC.field("ephemeralContainers"), "cannot be set on create");
+    }
+    let is_gated = !list(pod, &["spec", "schedulingGates"]).is_empty();
+    if is_gated && !text(pod, &["spec", "nodeName"]).is_empty() {
+        faults.forbidden(
+            &SPEC.field("nodeName"),
+            "cannot be set until all schedulingGates have been cleared",
+        );
+    }
+}
 
 pub(super) fn pod(pod: &Value, faults: &mut Faults) {
     let empty = Value::Object(Map::new());

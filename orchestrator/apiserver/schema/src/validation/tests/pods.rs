@@ -58,6 +58,19 @@ fn a_new_pod_is_checked() {
                 ],
             ),
             (
+                "containers to look at it",
+                vec![("/spec/ephemeralContainers", json!([{"name": "e", "image": "i"}]))],
+                vec!["spec.ephemeralContainers: Forbidden: cannot be set on create"],
+            ),
+            (
+                "gated and placed",
+                vec![
+                    ("/spec/schedulingGates", json!([{"name": "g"}])),
+                    ("/spec/nodeName", json!("n")),
+                ],
+                vec!["spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared"],
+            ),
+            (
                 "grace",
                 vec![("/spec/terminationGracePeriodSeconds", json!(-1))],
                 vec![
