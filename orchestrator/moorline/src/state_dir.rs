@@ -20,12 +20,17 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use nix::poll::poll;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{args::StateDirArg, privilege};
 
 /// The longest state directory: the driver's socket below it has to fit into a unix socket address (107 bytes).
 const LONGEST_PATH: usize = 107 - "/kubelet/plugins_registry/local.csi.moorline.dev-reg.sock".len();
+
+/// The lock of a dead process is waited for this often and this long.
+const LOCK_TRIES: usize = 100;
+const LOCK_RETRY_MS: u16 = 20;
 
 /// Paths below a state directory. Knowing them needs no lock.
 #[derive(Debug, Clone)]
@@ -136,25 +141,46 @@ impl StateDir {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(anyhow!(error).context(format!("lock {}", path.display())));
-            }
-            let mut holder = String::new();
-            file.read_to_string(&mut holder)
-                .with_context(|| format!("read {}", path.display()))?;
-            bail!(
-                "state directory {} is in use by process {}: stop it first, or choose another one with --state-dir",
-                self.root.display(),
-                holder.trim()
-            );
-        }
+        take(&mut file, &path, self.root())?;
         file.set_len(0)
             .and_then(|()| file.rewind())
             .with_context(|| format!("empty {}", path.display()))?;
         write!(file, "{}", std::process::id()).with_context(|| format!("write {}", path.display()))?;
         Ok(StateLock { _file: file })
     }
+}
+
+/// Takes the lock, or says which process holds it.
+///
+/// A process that was killed while it started a child leaves the lock with that child for a moment, until the child has
+/// executed its program; so the lock of a dead process is waited for, shortly.
+fn take(file: &mut File, path: &Path, root: &Path) -> anyhow::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match flock(&*file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(anyhow!(error).context(format!("lock {}", path.display()))),
+        }
+        if holder(file, path)?.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists()) {
+            break;
+        }
+        // Waits without a descriptor to wait for.
+        poll(&mut [], LOCK_RETRY_MS).ok();
+    }
+    let holder = holder(file, path)?.map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
+    bail!(
+        "state directory {} is in use by {holder}: stop it first, or choose another one with --state-dir",
+        root.display()
+    )
+}
+
+/// The process that wrote its id into the lock file last.
+fn holder(file: &mut File, path: &Path) -> anyhow::Result<Option<u32>> {
+    let mut text = String::new();
+    file.rewind()
+        .and_then(|()| file.read_to_string(&mut text))
+        .with_context(|| format!("read {}", path.display()))?;
+    Ok(text.trim().parse().ok())
 }
 
 /// Held while a process uses a state directory; the kernel lets go of it when the process ends, however it ends.

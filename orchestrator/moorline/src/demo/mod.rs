@@ -5,7 +5,7 @@ mod leaks;
 mod story;
 mod timeline;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
@@ -91,7 +91,7 @@ async fn tell(args: &args::Demo, state: &StateDir, timeline: &mut Timeline) -> a
             Instant::now(),
         );
         let facts = Facts::watch(client(&cluster).await?).await?;
-        let told = tell_story(args, &facts, timeline).await;
+        let told = tell_story(args, &state.kubelet(), &facts, timeline).await;
         let told = match told {
             Ok(()) => leaks::while_running(state, timeline).await,
             Err(error) => Err(error),
@@ -104,7 +104,12 @@ async fn tell(args: &args::Demo, state: &StateDir, timeline: &mut Timeline) -> a
     story.and(stopped)
 }
 
-async fn tell_story(args: &args::Demo, facts: &Facts, timeline: &mut Timeline) -> anyhow::Result<()> {
+async fn tell_story(
+    args: &args::Demo,
+    kubelet_root: &Path,
+    facts: &Facts,
+    timeline: &mut Timeline,
+) -> anyhow::Result<()> {
     let limit = Duration::from_secs(args.step_timeout);
     let growth = Growth::of(args.driver_backend);
     if let Some(remark) = growth.remark() {
@@ -115,6 +120,7 @@ async fn tell_story(args: &args::Demo, facts: &Facts, timeline: &mut Timeline) -
         timeline,
         limit,
         growth,
+        kubelet_root,
     };
     story.first_pod().await?;
     story.second_pod().await?;

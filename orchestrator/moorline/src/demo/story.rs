@@ -84,6 +84,8 @@ pub(super) struct Story<'a> {
     pub(super) timeline: &'a mut Timeline,
     /// How long any one wait may take.
     pub(super) limit: Duration,
+    /// The kubelet's root; mounts elsewhere on the machine are none of ours.
+    pub(super) kubelet_root: &'a Path,
     /// How a volume can grow with this backend on this machine.
     pub(super) growth: Growth,
 }
@@ -106,7 +108,7 @@ fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
 }
 
-fn running_since(pod: &Pod) -> bool {
+fn is_running(pod: &Pod) -> bool {
     let statuses = pod
         .status
         .as_ref()
@@ -123,11 +125,6 @@ fn df_size(line: &str) -> Option<u64> {
     (columns.len() == 6 && columns[5] == "/data")
         .then(|| columns[1].parse().ok())
         .flatten()
-}
-
-fn is_below(point: &Path, parts: &[&str]) -> bool {
-    let text = point.to_string_lossy();
-    parts.iter().all(|part| text.contains(part))
 }
 
 impl Story<'_> {
@@ -203,7 +200,7 @@ impl Story<'_> {
             }),
             when("attached", |f| attached(f)),
         ];
-        conditions.extend(self.pod_conditions("writer", &uid, true));
+        conditions.extend(self.pod_conditions("writer", &uid));
         self.facts.all(self.timeline, self.limit, conditions).await?;
         self.facts.follow_log(NAMESPACE, "writer");
         let wrote = |line: &str| line.starts_with("wrote").then(|| line.to_owned());
@@ -217,25 +214,28 @@ impl Story<'_> {
     }
 
     /// What is to be seen of a pod's way into a container.
-    fn pod_conditions<'c>(&self, pod: &'c str, uid: &str, staged: bool) -> Vec<super::facts::Condition<'c>> {
+    fn pod_conditions<'c>(&self, pod: &'c str, uid: &str) -> Vec<super::facts::Condition<'c>> {
         let mut conditions = Vec::new();
         // Only a filesystem of its own is mounted at staging; a directory is bound at publish alone.
-        if staged && self.has_filesystem() {
-            conditions.push(when("staged", |f| {
-                f.mount_point(|point| is_below(point, &["/plugins/kubernetes.io/csi/", "/globalmount"]))
+        if self.has_filesystem() {
+            let plugins = self.kubelet_root.join("plugins/kubernetes.io/csi");
+            conditions.push(when("staged", move |f| {
+                f.mount_point(|point| point.starts_with(&plugins) && point.ends_with("globalmount"))
                     .map(|_| String::from("NodeStageVolume: filesystem made and mounted"))
             }));
         }
-        let published = format!("/pods/{uid}/volumes/kubernetes.io~csi/");
+        let volumes = self
+            .kubelet_root
+            .join("pods")
+            .join(uid)
+            .join("volumes/kubernetes.io~csi");
         conditions.push(when("published", move |f| {
-            f.mount_point(|point| is_below(point, &[&published]))
+            f.mount_point(|point| point.starts_with(&volumes))
                 .map(|_| String::from("NodePublishVolume: mounted for the pod"))
         }));
         conditions.push(when("container started", move |f| {
-            f.pods
-                .get(Some(NAMESPACE), pod)
-                .filter(|pod| running_since(pod))
-                .map(|_| format!("pod {pod}"))
+            let pod = f.pods.get(Some(NAMESPACE), pod)?;
+            is_running(&pod).then(|| format!("pod {}", pod.name_any()))
         }));
         conditions
     }
@@ -269,7 +269,7 @@ impl Story<'_> {
             .await
             .context("create the second pod")?;
         let uid = pod.uid().unwrap_or_default();
-        let conditions = self.pod_conditions("reader", &uid, true);
+        let conditions = self.pod_conditions("reader", &uid);
         self.facts.all(self.timeline, self.limit, conditions).await?;
         self.facts.follow_log(NAMESPACE, "reader");
         Ok(())
