@@ -39,7 +39,6 @@ const SERVED: &[(&str, &str, &[&str])] = &[
         "",
         "v1",
         &[
-            "bindings",
             "configmaps",
             "endpoints",
             "events",
