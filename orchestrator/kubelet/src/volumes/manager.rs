@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub errors: HashMap<MountId, String>,
     /// When content must be looked at again.
     pub refresh_at: HashMap<MountId, Timestamp>,
+    /// Since when volumes wait for a driver that is not registered.
+    pub driver_missing_since: HashMap<VolumeKey, Timestamp>,
     /// Sizes this kubelet grew volumes to.
     pub grown_to: HashMap<VolumeKey, u64>,
     /// Volumes whose driver won't grow them while they are used here.

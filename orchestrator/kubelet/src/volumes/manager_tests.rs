@@ -399,6 +399,30 @@ async fn driver_may_come_late() {
 }
 
 #[tokio::test]
+async fn driver_that_went_away_is_named_to_pods_that_go() {
+    if !is_root("driver_that_went_away_is_named_to_pods_that_go") {
+        return;
+    }
+    let world = World::new(false);
+    world.register().await;
+    world.volume("a", |_, _| {});
+    let pod = pod("u1", "a");
+    world.ready(&pod).await;
+    assert!(world.drivers.remove(NAME, &world.driver.socket));
+    world.manager.release("u1");
+    eventually("the driver is named", || {
+        match world.manager.release_problem("u1") {
+            Some(problem) if problem.contains("not found in the list of registered CSI drivers") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    world.register().await;
+    world.released(&pod).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn restarted_kubelet_keeps_what_living_pods_use() {
     if !is_root("restarted_kubelet_keeps_what_living_pods_use") {
         return;

@@ -48,6 +48,7 @@ impl VolumeManager {
                 }
                 Next::Do(action) => {
                     tracing::debug!(volume = %key, ?action, "Volume operation");
+                    self.state.lock().driver_missing_since.remove(&key);
                     if let Err(error) = self.apply(&key, &action).await {
                         is_told |= self.report(&key, &action, &error);
                         failed.insert(action);
@@ -349,7 +350,7 @@ pub(super) fn csi_spec(wanted: &WantedMount) -> Option<&CsiSpec> {
     }
 }
 
-fn driver_of(mount: &ActualMount) -> Option<String> {
+pub(super) fn driver_of(mount: &ActualMount) -> Option<String> {
     match &mount.kind {
         MountKind::CsiDirectory { driver_name, .. } | MountKind::CsiBlock { driver_name, .. } => {
             Some(driver_name.clone())

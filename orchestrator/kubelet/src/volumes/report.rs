@@ -1,5 +1,8 @@
 //! What pods are told about their volumes: failures, and waits that somebody has to end.
 
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ObjectReference;
 use moorline_runtime::EventType;
 
@@ -8,8 +11,12 @@ use super::decide::{Action, Attachment, Why};
 use super::desired::WantedMount;
 use super::error::VolumeError;
 use super::manager::VolumeManager;
-use super::reconcile::csi_spec;
+use super::reconcile::{csi_spec, driver_of};
 use super::spec::{MountId, VolumeKey};
+use crate::csi::drivers::NotRegistered;
+
+/// A driver that registers within this time was never missing.
+const DRIVER_PATIENCE: SignedDuration = SignedDuration::from_secs(2);
 
 impl VolumeManager {
     /// A failed operation is told to the pods it concerns, in the words users know. Returns whether there are any.
@@ -60,18 +67,7 @@ impl VolumeManager {
     /// Waiting is no failure, but the pods are told why when it is somebody's fault.
     pub(super) fn note_wait(&self, key: &VolumeKey, why: &Why) {
         let text = match why {
-            Why::Driver => {
-                let wanted = self.state.lock().desired.mounts(key).cloned().unwrap_or_default();
-                let Some((id, csi)) = wanted.iter().find_map(|(id, mount)| Some((id, csi_spec(mount)?)))
-                else {
-                    return;
-                };
-                let driver = &csi.driver_name;
-                format!(
-                    "MountVolume.MountDevice failed for volume {:?} : kubernetes.io/csi: driver name {driver} not found in the list of registered CSI drivers",
-                    id.spec_name
-                )
-            }
+            Why::Driver => return self.note_missing_driver(key),
             Why::Attachment(Attachment::Failed(message)) => {
                 format!("AttachVolume.Attach failed for volume : {message}")
             }
@@ -80,6 +76,11 @@ impl VolumeManager {
             }
             Why::Attachment(_) => return,
         };
+        self.tell_waiting(key, |_| text.clone());
+    }
+
+    /// All pods that wait for the volume hear `text` once, until it changes.
+    fn tell_waiting(&self, key: &VolumeKey, text: impl Fn(&MountId) -> String) {
         let mut told = Vec::new();
         {
             let mut state = self.state.lock();
@@ -90,16 +91,77 @@ impl VolumeManager {
                     .mounts
                     .get(&id)
                     .is_some_and(|held| held.state == Mounted::Yes);
+                let text = text(&id);
                 if !is_there && state.errors.insert(id, text.clone()).as_ref() != Some(&text) {
-                    told.push(pod_reference(&mount));
+                    told.push((pod_reference(&mount), text));
                 }
             }
         }
-        for reference in told {
+        for (reference, text) in told {
             self.recorder
-                .event(&reference, EventType::Warning, "FailedMount", text.clone());
+                .event(&reference, EventType::Warning, "FailedMount", text);
         }
     }
+
+    /// A driver that stays away is told to pods that come and to pods that go. Right after a restart it is normal.
+    fn note_missing_driver(&self, key: &VolumeKey) {
+        let now = Timestamp::now();
+        let driver = {
+            let mut state = self.state.lock();
+            let since = *state.driver_missing_since.entry(key.clone()).or_insert(now);
+            let left = DRIVER_PATIENCE - now.duration_since(since);
+            if left.is_positive() {
+                drop(state);
+                self.queue
+                    .add_after(key.clone(), Duration::try_from(left).unwrap_or_default());
+                return;
+            }
+            let wanted = state
+                .desired
+                .mounts(key)
+                .into_iter()
+                .flatten()
+                .find_map(|(_, mount)| csi_spec(mount));
+            let wanted = wanted.map(|csi| csi.driver_name.clone());
+            let held = state
+                .actual
+                .get(key)
+                .and_then(|volume| volume.mounts.values().find_map(driver_of));
+            let Some(driver) = wanted.or(held) else { return };
+            let leaving: Vec<MountId> = state
+                .actual
+                .get(key)
+                .map(|volume| {
+                    volume
+                        .mounts
+                        .keys()
+                        .filter(|id| state.desired.is_released(&id.pod_uid))
+                        .cloned()
+                        .collect()
+                })
+                .unwrap_or_default();
+            for id in leaving {
+                let text = format!(
+                    "UnmountVolume.TearDown failed for volume {:?} : {}",
+                    id.spec_name,
+                    missing(&driver)
+                );
+                state.errors.insert(id, text);
+            }
+            driver
+        };
+        self.tell_waiting(key, |id| {
+            format!(
+                "MountVolume.MountDevice failed for volume {:?} : {}",
+                id.spec_name,
+                missing(&driver)
+            )
+        });
+    }
+}
+
+fn missing(driver_name: &str) -> String {
+    format!("kubernetes.io/csi: {}", NotRegistered(driver_name.to_owned()))
 }
 
 fn publish_failed(id: &MountId, wanted: Option<&WantedMount>, error: &VolumeError) -> (&'static str, String) {
