@@ -193,7 +193,7 @@ impl Cluster {
             });
             self.parts.start("the kubelet", async move {
                 let (containers, images) = (Arc::new(runtime.clone()), Arc::new(runtime.clone()));
-                let ended = kubelet::run(config, informers, containers, images, stop).await;
+                let ended = Box::pin(kubelet::run(config, informers, containers, images, stop)).await;
                 runtime.close().await;
                 ended
             });

@@ -198,7 +198,7 @@ impl Story<'_> {
                     .filter(|claim| is_bound(claim))
                     .and_then(|claim| pv_of(&claim))
             }),
-            when("attached", |f| attached(f)),
+            when("attached", attached),
         ];
         conditions.extend(self.pod_conditions("writer", &uid));
         self.facts.all(self.timeline, self.limit, conditions).await?;
