@@ -176,7 +176,7 @@ pub(crate) async fn ask(socket: &Path, request: &Request) -> anyhow::Result<Opti
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use moorline_container_runtime::{Image, ImageError, ImageRef};
+    use moorline_container_runtime::{ContainerId, Image, ImageError, ImageRef};
 
     use super::*;
 
@@ -203,7 +203,7 @@ mod tests {
         async fn remove(&self, image: &str) -> Result<(), ImageError> {
             Err(ImageError::InUse {
                 image: image.into(),
-                container_id: "c".into(),
+                container_id: ContainerId("c".into()),
             })
         }
         async fn load(&self, _archive: &Path) -> Result<Vec<ImageRef>, ImageError> {
