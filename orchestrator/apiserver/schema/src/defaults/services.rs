@@ -36,7 +36,7 @@ pub(super) fn service(service: &mut Map<String, Value>) {
     if node_port || balancer {
         set_if_empty(spec, "externalTrafficPolicy", "Cluster");
     }
-    if !is(spec, "type", "ExternalName") {
+    if node_port || balancer || is(spec, "type", "ClusterIP") {
         set_default(spec, "internalTrafficPolicy", "Cluster");
     }
     if balancer {

@@ -106,10 +106,11 @@ fn pod_term(place: &Place<'_>, term: &Value, faults: &mut Faults) {
             selectors::labels(&place.field(name), selector, faults);
         }
     }
-    match text(term, &["topologyKey"]) {
-        "" => faults.required(&place.field("topologyKey"), "can not be empty"),
-        key => faults.invalid_each(&place.field("topologyKey"), key, &names::qualified_name(key)),
+    let key = text(term, &["topologyKey"]);
+    if key.is_empty() {
+        faults.required(&place.field("topologyKey"), "can not be empty");
     }
+    faults.invalid_each(&place.field("topologyKey"), key, &names::qualified_name(key));
 }
 
 fn spreading(constraints: &[Value], faults: &mut Faults) {

@@ -67,16 +67,12 @@ fn data_sources(place: &Place<'_>, spec: &Value, faults: &mut Faults) {
     };
     if !text(new, &["namespace"]).is_empty() {
         let detail = "may not be specified when dataSourceRef.namespace is specified";
-        faults.invalid(place, place.field("dataSource").to_string(), detail);
+        faults.invalid(place, Map::new(), detail);
     } else if ["apiGroup", "kind", "name"]
         .iter()
         .any(|field| text(old, &[field]) != text(new, &[field]))
     {
-        faults.invalid(
-            place,
-            place.field("dataSource").to_string(),
-            "must match dataSourceRef",
-        );
+        faults.invalid(place, Map::new(), "must match dataSourceRef");
     }
 }
 

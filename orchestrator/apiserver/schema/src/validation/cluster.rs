@@ -36,12 +36,13 @@ pub(super) fn config_map(config: &Value, faults: &mut Faults) {
             faults.invalid(
                 &place.key(key),
                 key.as_str(),
-                &format!("duplicate of key present in binaryData: {key}"),
+                "duplicate of key present in binaryData",
             );
         }
     }
     if texts + binary > DATA_BYTES_MAX {
-        faults.too_long(&Place::ROOT, DATA_BYTES_MAX);
+        // The whole object is meant; upstream has no better name for it.
+        faults.too_long(&Place::top("[]"), DATA_BYTES_MAX);
     }
 }
 
@@ -124,7 +125,9 @@ pub(super) fn immutable_data(old: &Value, new: &Value, faults: &mut Faults) {
 }
 
 pub(super) fn node(node: &Value, faults: &mut Faults) {
-    let place = SPEC.field("taints");
+    // Upstream names them so.
+    let place = Place::top("metadata");
+    let place = place.field("taints");
     let taints = list(node, &["spec", "taints"]);
     for (index, taint) in taints.iter().enumerate() {
         let here = place.index(index);
@@ -139,7 +142,11 @@ pub(super) fn node(node: &Value, faults: &mut Faults) {
                 .all(|field| other.get(field) == taint.get(field))
         };
         if taints[..index].iter().any(is_same) {
-            faults.duplicate(&here, taint.clone());
+            faults.duplicate_by(
+                &here,
+                taint.clone(),
+                "taints must be unique by key and effect pair",
+            );
         }
     }
     node_status(node, faults);
@@ -150,8 +157,8 @@ pub(super) fn node_status(node: &Value, faults: &mut Faults) {
     for name in ["capacity", "allocatable"] {
         let place = status.field(name);
         for (resource, amount) in map(node, &["status", name]).into_iter().flatten() {
-            faults.invalid_each(&place.key(resource), resource, &names::qualified_name(resource));
-            resources::non_negative(&place.key(resource), amount, faults);
+            faults.invalid_each(&place.field(resource), resource, &names::qualified_name(resource));
+            resources::non_negative(&place.field(resource), amount, faults);
         }
     }
     let addresses = list(node, &["status", "addresses"]);

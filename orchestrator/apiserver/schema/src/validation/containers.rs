@@ -23,6 +23,26 @@ const ENV_FIELDS: [&str; 9] = [
     "status.podIPs",
 ];
 
+/// All fields of a pod that can be named somewhere.
+const POD_FIELDS: [&str; 16] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.hostNetwork",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.nominatedNodeName",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+];
+
 /// Which of a pod's lists a container is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -240,6 +260,10 @@ pub(super) fn field_reference(place: &Place<'_>, reference: &Value, allowed: &[&
             faults.invalid_each(&place.field("fieldPath"), path, &names::qualified_name(key));
         }
         _ if allowed.contains(&path) => {}
+        _ if !POD_FIELDS.contains(&path) => {
+            let detail = format!("error converting fieldPath: field label not supported: {path}");
+            faults.invalid(&place.field("fieldPath"), path, &detail);
+        }
         _ => faults.not_supported(&place.field("fieldPath"), path, allowed),
     }
 }
@@ -275,16 +299,16 @@ fn mounts(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, fault
             faults.invalid(&here.field("mountPath"), path, detail);
         }
         let (sub_path, expression) = (text(mount, &["subPath"]), text(mount, &["subPathExpr"]));
-        sources::descending(&here.field("subPath"), sub_path, faults);
-        sources::descending(&here.field("subPathExpr"), expression, faults);
+        sources::descending(&place.field("subPath"), sub_path, faults);
+        sources::descending(&place.field("subPathExpr"), expression, faults);
         if !sub_path.is_empty() && !expression.is_empty() {
             faults.invalid(
-                &here.field("subPathExpr"),
+                &place.field("subPathExpr"),
                 expression,
                 "subPathExpr and subPath are mutually exclusive",
             );
         }
-        propagation(&here, mount, is_privileged, faults);
+        propagation(&place, mount, is_privileged, faults);
     }
 }
 
@@ -311,6 +335,7 @@ fn propagation(place: &Place<'_>, mount: &Value, is_privileged: bool, faults: &m
 fn devices(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, faults: &mut Faults) {
     let place = place.field("volumeDevices");
     let devices = list(container, &["volumeDevices"]);
+    let mounts = list(container, &["volumeMounts"]);
     for (index, device) in devices.iter().enumerate() {
         let here = place.index(index);
         let (name, path) = (text(device, &["name"]), text(device, &["devicePath"]));
@@ -331,6 +356,17 @@ fn devices(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, faul
                 faults.invalid(&here.field("name"), name, "must be unique")
             }
             Some((_, true)) => {}
+        }
+        if mounts.iter().any(|mount| text(mount, &["name"]) == name) {
+            faults.invalid(
+                &here.field("name"),
+                name,
+                "must not already exist in volumeMounts",
+            );
+        }
+        if mounts.iter().any(|mount| text(mount, &["mountPath"]) == path) {
+            let detail = "must not already exist as a path in volumeMounts";
+            faults.invalid(&here.field("devicePath"), path, detail);
         }
         if path.is_empty() {
             faults.required(&here.field("devicePath"), "");

@@ -65,11 +65,16 @@ impl Faults {
     }
 
     pub(super) fn duplicate(&mut self, place: &Place<'_>, value: impl Into<Value>) {
+        self.duplicate_by(place, value, "");
+    }
+
+    /// Says too by what elements are told apart.
+    pub(super) fn duplicate_by(&mut self, place: &Place<'_>, value: impl Into<Value>, detail: &str) {
         self.push(
             "FieldValueDuplicate",
             place,
             format!("Duplicate value: {}", value.into()),
-            "",
+            detail,
         );
     }
 

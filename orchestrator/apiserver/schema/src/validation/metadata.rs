@@ -110,21 +110,15 @@ fn annotations(object: &Value, faults: &mut Faults) {
 fn owner_references(object: &Value, faults: &mut Faults) {
     let owners = list(object, &["metadata", "ownerReferences"]);
     let place = METADATA.field("ownerReferences");
-    for (index, owner) in owners.iter().enumerate() {
-        let place = place.index(index);
-        for (name, detail) in [
-            ("apiVersion", "version must not be empty"),
-            ("kind", ""),
-            ("name", ""),
-            ("uid", ""),
-        ] {
+    for owner in owners {
+        for name in ["apiVersion", "kind", "name", "uid"] {
             if text(owner, &[name]).is_empty() {
-                let detail = if detail.is_empty() {
-                    format!("{name} must not be empty")
+                let detail = if name == "apiVersion" {
+                    "version must not be empty"
                 } else {
-                    detail.to_owned()
+                    "must not be empty"
                 };
-                faults.invalid(&place.field(name), "", &detail);
+                faults.invalid(&place.field(name), "", detail);
             }
         }
         if (text(owner, &["apiVersion"]), text(owner, &["kind"])) == ("v1", "Event") {

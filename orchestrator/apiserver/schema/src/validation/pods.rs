@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::faults::Faults;
-use super::{affinity, claims, containers, metadata, resources, security, sources};
+use super::{affinity, claims, containers, metadata, security, sources};
 use crate::names;
 use crate::object::{at, list, map, text};
 use crate::place::Place;
+use crate::quantity::Quantity;
 
 const SPEC: Place<'static> = Place::top("spec");
 const DEADLINE_SECONDS_MAX: i64 = i32::MAX as i64;
@@ -40,7 +41,7 @@ pub(super) fn pod(pod: &Value, faults: &mut Faults) {
     faults.one_of(
         &SPEC.field("restartPolicy"),
         text(spec, &["restartPolicy"]),
-        &["Always", "Never", "OnFailure"],
+        &["Always", "OnFailure", "Never"],
     );
     dns(spec, faults);
     names_of_others(spec, faults);
@@ -51,16 +52,11 @@ pub(super) fn pod(pod: &Value, faults: &mut Faults) {
         let detail = format!("must be between 1 and {DEADLINE_SECONDS_MAX}, inclusive");
         faults.invalid(&SPEC.field("activeDeadlineSeconds"), seconds, &detail);
     }
-    let grace = at(spec, &["terminationGracePeriodSeconds"]);
-    if let Some(seconds) = grace.and_then(Value::as_i64).filter(|&seconds| seconds < 0) {
-        let place = SPEC.field("terminationGracePeriodSeconds");
-        faults.invalid(&place, seconds, "must be greater than or equal to 0");
-    }
     gates(spec, faults);
 }
 
 fn dns(spec: &Value, faults: &mut Faults) {
-    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     let policy = text(spec, &["dnsPolicy"]);
     faults.one_of(&SPEC.field("dnsPolicy"), policy, &policies);
     if policy == "None" && list(spec, &["dnsConfig", "nameservers"]).is_empty() {
@@ -87,12 +83,6 @@ fn names_of_others(spec: &Value, faults: &mut Faults) {
         let value = text(spec, &[name]);
         if !value.is_empty() {
             faults.invalid_each(&SPEC.field(name), value, &names::dns1123_subdomain(value));
-        }
-    }
-    let place = SPEC.field("imagePullSecrets");
-    for (index, secret) in list(spec, &["imagePullSecrets"]).iter().enumerate() {
-        if text(secret, &["name"]).is_empty() {
-            faults.required(&place.index(index).field("name"), "");
         }
     }
     if let Some(selector) = map(spec, &["nodeSelector"]) {
@@ -159,8 +149,10 @@ fn source(place: &Place<'_>, volume: &Value, faults: &mut Faults) {
     let here = place.field(name);
     match name.as_str() {
         "emptyDir" => {
-            if let Some(limit) = at(source, &["sizeLimit"]) {
-                resources::non_negative(&here.field("sizeLimit"), limit, faults);
+            let is_negative = |limit: &str| Quantity::parse(limit).is_ok_and(|limit| limit.signum() < 0);
+            if is_negative(text(source, &["sizeLimit"])) {
+                let detail = "SizeLimit field must be a valid resource quantity";
+                faults.forbidden(&here.field("sizeLimit"), detail);
             }
         }
         "secret" => named_files(&here, source, "secretName", faults),

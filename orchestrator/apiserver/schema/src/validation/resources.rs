@@ -70,8 +70,8 @@ fn may_be_split(resource: &str) -> bool {
 
 fn resource_name(place: &Place<'_>, name: &str, faults: &mut Faults) {
     faults.invalid_each(place, name, &names::qualified_name(name));
-    let is_standard = may_be_split(name) || name.starts_with("hugepages-");
-    if !name.contains('/') && !is_standard {
+    if !name.contains('/') && !may_be_split(name) && !name.starts_with("hugepages-") {
+        faults.invalid(place, name, "must be a standard resource type or fully qualified");
         faults.invalid(place, name, "must be a standard resource for containers");
     }
 }

@@ -39,7 +39,6 @@ pub(super) fn csi_volume(place: &Place<'_>, source: &Value, faults: &mut Faults)
     let secrets = [
         "controllerPublishSecretRef",
         "nodePublishSecretRef",
-        "nodeStageSecretRef",
         "controllerExpandSecretRef",
         "nodeExpandSecretRef",
     ];

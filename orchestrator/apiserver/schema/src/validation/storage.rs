@@ -99,14 +99,14 @@ pub(super) fn csi_driver(driver: &Value, faults: &mut Faults) {
         faults.one_of(
             &SPEC.field("volumeLifecycleModes"),
             mode,
-            &["Ephemeral", "Persistent"],
+            &["Persistent", "Ephemeral"],
         );
     }
     token_requests(list(spec, &["tokenRequests"]), faults);
-    let in_secrets = at(spec, &["serviceAccountTokenInSecrets"]).is_some();
-    if in_secrets && list(spec, &["tokenRequests"]).is_empty() {
-        let place = SPEC.field("serviceAccountTokenInSecrets");
-        faults.forbidden(&place, "may only be set when tokenRequests is not empty");
+    let in_secrets = at(spec, &["serviceAccountTokenInSecrets"]);
+    if let Some(flag) = in_secrets.filter(|_| list(spec, &["tokenRequests"]).is_empty()) {
+        let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        faults.invalid(&SPEC.field("serviceAccountTokenInSecrets"), flag.clone(), detail);
     }
     let period = at(spec, &["nodeAllocatableUpdatePeriodSeconds"]).and_then(Value::as_i64);
     if let Some(period) = period.filter(|&period| period < UPDATE_PERIOD_SECONDS_MIN) {
@@ -171,11 +171,7 @@ pub(super) fn csi_node(node: &Value, faults: &mut Faults) {
             }
             _ => {}
         }
-        topology_keys(
-            &place.field("topologyKeys"),
-            list(driver, &["topologyKeys"]),
-            faults,
-        );
+        topology_keys(&place, list(driver, &["topologyKeys"]), faults);
         let allocatable = place.field("allocatable");
         faults.non_negative(&allocatable.field("count"), at(driver, &["allocatable", "count"]));
     }
@@ -223,10 +219,8 @@ pub(super) fn attachment(attachment: &Value, faults: &mut Faults) {
             );
         }
         (Some(_), Some(_)) => {
-            let source = at(attachment, &["spec", "source"]).cloned().unwrap_or_default();
-            faults.invalid(
+            faults.forbidden(
                 &place,
-                source,
                 "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
             );
         }
@@ -239,10 +233,7 @@ pub(super) fn attachment(attachment: &Value, faults: &mut Faults) {
         _ => {}
     }
     let node = text(attachment, &["spec", "nodeName"]);
-    match node {
-        "" => faults.required(&SPEC.field("nodeName"), ""),
-        node => faults.invalid_each(&SPEC.field("nodeName"), node, &names::dns1123_subdomain(node)),
-    }
+    faults.invalid_each(&SPEC.field("nodeName"), node, &names::dns1123_subdomain(node));
     attachment_status(attachment, faults);
 }
 
@@ -260,7 +251,8 @@ pub(super) fn attachment_status(attachment: &Value, faults: &mut Faults) {
     for name in ["attachError", "detachError"] {
         let place = status.field(name);
         if text(attachment, &["status", name, "message"]).len() > ERROR_MESSAGE_BYTES_MAX {
-            faults.too_long(&place.field("message"), ERROR_MESSAGE_BYTES_MAX);
+            // The number that upstream tells is the one of the metadata.
+            faults.too_long(&place.field("message"), PARAMETERS_BYTES_MAX);
         }
         faults.non_negative(
             &place.field("errorCode"),

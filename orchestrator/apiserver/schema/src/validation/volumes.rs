@@ -17,30 +17,30 @@ pub(super) const ACCESS_MODES: [&str; 4] = [
 ];
 pub(super) const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 
-/// The fields of `spec` that name where the volume is.
+/// The fields of `spec` that name where the volume is, in the order in which a second one is found.
 const SOURCES: [&str; 22] = [
+    "hostPath",
+    "gcePersistentDisk",
     "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
     "cephfs",
+    "iscsi",
     "cinder",
-    "csi",
     "fc",
     "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
-    "hostPath",
-    "iscsi",
-    "local",
-    "nfs",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "storageos",
+    "azureFile",
     "vsphereVolume",
+    "photonPersistentDisk",
+    "azureDisk",
+    "portworxVolume",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
 ];
 
 /// Topology labels that were renamed when they left beta.
@@ -121,7 +121,8 @@ pub(super) fn pv(pv: &Value, faults: &mut Faults) {
 fn capacity(spec: &Value, faults: &mut Faults) {
     let place = SPEC.field("capacity");
     let Some(capacity) = map(spec, &["capacity"]).filter(|capacity| !capacity.is_empty()) else {
-        return faults.required(&place, "");
+        faults.required(&place, "");
+        return faults.not_supported(&place, Value::Null, &["storage"]);
     };
     if capacity.len() > 1 || !capacity.contains_key("storage") {
         faults.not_supported(&place, capacity.clone(), &["storage"]);
@@ -159,10 +160,7 @@ fn source(spec: &Value, has_affinity: bool, faults: &mut Faults) {
         "local" => {
             sources::path(&place.field("path"), text(source, &["path"]), faults);
             if !has_affinity {
-                faults.required(
-                    &Place::top("metadata").field("annotations"),
-                    "Local volume requires node affinity",
-                );
+                faults.required(&SPEC.field("nodeAffinity"), "Local volume requires node affinity");
             }
         }
         _ => sources::shared(&place, name, source, faults),

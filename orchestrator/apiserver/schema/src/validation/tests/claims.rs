@@ -102,7 +102,7 @@ fn a_new_claim_is_checked() {
                         json!({"kind": "PersistentVolumeClaim", "name": "d"}),
                     ),
                 ],
-                vec![r#"spec: Invalid value: "spec.dataSource": must match dataSourceRef"#],
+                vec![r#"spec: Invalid value: {}: must match dataSourceRef"#],
             ),
             (
                 "from elsewhere, twice named",
@@ -114,7 +114,7 @@ fn a_new_claim_is_checked() {
                     ),
                 ],
                 vec![
-                    r#"spec: Invalid value: "spec.dataSource": may not be specified when dataSourceRef.namespace is specified"#,
+                    r#"spec: Invalid value: {}: may not be specified when dataSourceRef.namespace is specified"#,
                 ],
             ),
         ],

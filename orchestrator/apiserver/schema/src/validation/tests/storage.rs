@@ -129,7 +129,7 @@ fn drivers() {
                 "mode",
                 vec![("/spec/volumeLifecycleModes", json!(["Eternal"]))],
                 vec![
-                    r#"spec.volumeLifecycleModes: Unsupported value: "Eternal": supported values: "Ephemeral", "Persistent""#,
+                    r#"spec.volumeLifecycleModes: Unsupported value: "Eternal": supported values: "Persistent", "Ephemeral""#,
                 ],
             ),
             (
@@ -161,7 +161,7 @@ fn drivers() {
                     ("/spec/serviceAccountTokenInSecrets", json!(true)),
                 ],
                 vec![
-                    "spec.serviceAccountTokenInSecrets: Forbidden: may only be set when tokenRequests is not empty",
+                    "spec.serviceAccountTokenInSecrets: Invalid value: true: serviceAccountTokenInSecrets is set but no tokenRequests are specified",
                 ],
             ),
             (
@@ -214,7 +214,7 @@ fn drivers_of_nodes() {
             (
                 "key twice",
                 vec![("/spec/drivers/0/topologyKeys/-", json!("zone"))],
-                vec![r#"spec.drivers[0].topologyKeys: Duplicate value: "zone""#],
+                vec![r#"spec.drivers[0]: Duplicate value: "zone""#],
             ),
             (
                 "negative",
@@ -266,7 +266,9 @@ fn attachments() {
             (
                 "no node",
                 vec![("/spec/nodeName", json!(""))],
-                vec!["spec.nodeName: Required value"],
+                vec![
+                    r#"spec.nodeName: Invalid value: "": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#,
+                ],
             ),
             (
                 "no source",
@@ -279,13 +281,13 @@ fn attachments() {
                 "two sources",
                 vec![("/spec/source/inlineVolumeSpec", json!({}))],
                 vec![
-                    r#"spec.source: Invalid value: {"inlineVolumeSpec":{},"persistentVolumeName":"v"}: must specify exactly one of inlineVolumeSpec and persistentVolumeName"#,
+                    r#"spec.source: Forbidden: must specify exactly one of inlineVolumeSpec and persistentVolumeName"#,
                 ],
             ),
             (
                 "long error",
                 vec![("/status", json!({"attachError": {"message": "x".repeat(1025)}}))],
-                vec!["status.attachError.message: Too long: may not be more than 1024 bytes"],
+                vec!["status.attachError.message: Too long: may not be more than 262144 bytes"],
             ),
         ],
     );

@@ -44,7 +44,10 @@ fn a_new_volume_is_checked() {
             (
                 "no capacity",
                 vec![("/spec/capacity", Value::Null)],
-                vec!["spec.capacity: Required value"],
+                vec![
+                    "spec.capacity: Required value",
+                    r#"spec.capacity: Unsupported value: null: supported values: "storage""#,
+                ],
             ),
             (
                 "other capacity",
@@ -71,7 +74,7 @@ fn a_new_volume_is_checked() {
             (
                 "two sources",
                 vec![("/spec/hostPath", json!({"path": "/x"}))],
-                vec!["spec.hostPath: Forbidden: may not specify more than 1 volume type"],
+                vec!["spec.csi: Forbidden: may not specify more than 1 volume type"],
             ),
             (
                 "no driver",
@@ -95,8 +98,8 @@ fn a_new_volume_is_checked() {
             ),
             (
                 "secret",
-                vec![("/spec/csi/nodeStageSecretRef", json!({"name": "s"}))],
-                vec!["spec.csi.nodeStageSecretRef.namespace: Required value"],
+                vec![("/spec/csi/nodePublishSecretRef", json!({"name": "s"}))],
+                vec!["spec.csi.nodePublishSecretRef.namespace: Required value"],
             ),
             (
                 "affinity",
@@ -154,7 +157,7 @@ fn paths_of_a_new_volume_are_checked() {
             (
                 "local anywhere",
                 vec![("/spec/nodeAffinity", Value::Null)],
-                vec!["metadata.annotations: Required value: Local volume requires node affinity"],
+                vec!["spec.nodeAffinity: Required value: Local volume requires node affinity"],
             ),
             (
                 "no path",
