@@ -13,7 +13,7 @@ use std::{
 
 use crate::MountError;
 
-/// Ends the names of files that [`write`] has not finished; leftovers of a crash may be removed by anybody.
+/// Ends the names of files that [`write()`] has not finished; leftovers of a crash may be removed by anybody.
 pub const TEMPORARY_SUFFIX: &str = ".moorline-tmp";
 
 /// Replaces the file at `path` by one with these bytes, mode 0600. After a crash there is the old or the new content,
@@ -28,10 +28,10 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), MountError> {
     sync_directory(directory)
 }
 
-/// As [`write`] without the last step, the fsync of the directory: for callers that share one among many files.
+/// As [`write()`] without the last step, the fsync of the directory: for callers that share one among many files.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn replace(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), MountError> {
     let path = path.as_ref();
     let temporary = temporary_name(path)?;
