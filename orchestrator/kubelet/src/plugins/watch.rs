@@ -158,6 +158,10 @@ async fn reconcile(
 }
 
 #[cfg(test)]
+#[path = "watch_tests.rs"]
+mod stories;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -162,7 +162,8 @@ fn conflict() -> (u16, Value) {
     )
 }
 
-fn next_version(object: &mut Value) {
+/// Counts the object's version up.
+pub(crate) fn next_version(object: &mut Value) {
     let version: u64 = object["metadata"]["resourceVersion"]
         .as_str()
         .unwrap()
@@ -178,7 +179,8 @@ fn not_found(what: &str) -> (u16, Value) {
     )
 }
 
-fn merge(target: &mut Value, patch: &Value) {
+/// Applies a JSON merge patch.
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(changes) = patch else {
         *target = patch.clone();
         return;

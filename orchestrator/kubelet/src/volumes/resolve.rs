@@ -329,6 +329,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn claim_and_pv_must_belong_together() {
         let good = || (Some(claim(|_| ())), Some(pv(|_| ())));
         let not_yet = |text: &str| Err(Problem::NotYet(text.into()));
