@@ -22,6 +22,7 @@ pub fn apply(_registry: &Registry, gvk: Gvk<'_>, object: &mut Value) {
         ("", "PersistentVolumeClaim") => storage::claim(object),
         ("storage.k8s.io", "StorageClass") => storage::class(object),
         ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object),
+        ("storage.k8s.io", "VolumeAttachment") => storage::attachment(object),
         ("", "Secret") => cluster::secret(object),
         ("", "Namespace") => cluster::namespace(object),
         ("", "Node") => cluster::node(object),

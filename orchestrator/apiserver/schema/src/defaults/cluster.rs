@@ -54,7 +54,7 @@ pub(super) fn node(node: &mut Map<String, Value>) {
 }
 
 pub(super) fn role_binding(binding: &mut Map<String, Value>) {
-    if let Some(role) = existing(binding, "roleRef") {
+    if let Some(role) = child(binding, "roleRef") {
         set_if_empty(role, "apiGroup", RBAC_GROUP);
     }
     for subject in elements(binding, "subjects") {

@@ -43,6 +43,10 @@ pub(super) fn container(container: &mut Map<String, Value>, may_request: bool) {
 
 /// Images without a tag or with the tag `latest` are looked for each time.
 pub(super) fn pull_policy(image: &str) -> &'static str {
+    let is_reference = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    if image.is_empty() || !image.chars().all(is_reference) {
+        return "IfNotPresent";
+    }
     let (name, is_digest) = image
         .split_once('@')
         .map_or((image, false), |(name, _)| (name, true));

@@ -11,9 +11,6 @@ const FILE_MODE: i32 = 0o644;
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 pub(super) fn pod(pod: &mut Map<String, Value>) {
-    if let Some(status) = existing(pod, "status") {
-        set_if_empty(status, "phase", "Pending");
-    }
     let Some(spec) = child(pod, "spec") else { return };
     set_if_empty(spec, "restartPolicy", "Always");
     set_if_empty(spec, "dnsPolicy", "ClusterFirst");

@@ -33,10 +33,11 @@ pub(super) fn service(service: &mut Map<String, Value>) {
         }
     }
     let (node_port, balancer) = (is(spec, "type", "NodePort"), is(spec, "type", "LoadBalancer"));
-    if node_port || balancer {
+    let is_cluster = is(spec, "type", "ClusterIP");
+    if node_port || balancer || (is_cluster && !is_empty(spec.get("externalIPs"))) {
         set_if_empty(spec, "externalTrafficPolicy", "Cluster");
     }
-    if node_port || balancer || is(spec, "type", "ClusterIP") {
+    if node_port || balancer || is_cluster {
         set_default(spec, "internalTrafficPolicy", "Cluster");
     }
     if balancer {

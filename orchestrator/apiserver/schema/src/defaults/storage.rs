@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{child, pods};
+use super::{child, existing, pods};
 use crate::object::{set_default, set_if_empty, text};
 
 pub(super) fn pv(pv: &mut Map<String, Value>) {
@@ -52,6 +52,14 @@ fn data_source(spec: &mut Map<String, Value>) {
 pub(super) fn class(class: &mut Map<String, Value>) {
     set_default(class, "reclaimPolicy", "Delete");
     set_default(class, "volumeBindingMode", "Immediate");
+}
+
+/// A volume that has no object of its own is described inside.
+pub(super) fn attachment(attachment: &mut Map<String, Value>) {
+    let source = existing(attachment, "spec").and_then(|spec| existing(spec, "source"));
+    if let Some(volume) = source.and_then(|source| existing(source, "inlineVolumeSpec")) {
+        pods::source(volume);
+    }
 }
 
 pub(super) fn csi_driver(driver: &mut Map<String, Value>) {

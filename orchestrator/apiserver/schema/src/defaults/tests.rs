@@ -92,7 +92,8 @@ fn pull_policy_follows_the_tag() {
         ("host:5000/a:1", "IfNotPresent"),
         ("a@sha256:00", "IfNotPresent"),
         ("a:latest@sha256:00", "Always"),
-        ("", "Always"),
+        ("", "IfNotPresent"),
+        ("not an image", "IfNotPresent"),
     ];
     for (image, policy) in cases {
         assert_eq!(containers::pull_policy(image), policy, "{image}");

@@ -30,9 +30,17 @@ pub(super) fn node_row(node: &Value, now: Timestamp) -> Vec<Value> {
         node_address(node, "InternalIP").into(),
         node_address(node, "ExternalIP").into(),
         info("osImage").into(),
-        info("kernelVersion").into(),
+        kernel(node).into(),
         info("containerRuntimeVersion").into(),
     ]
+}
+
+fn kernel(node: &Value) -> String {
+    let version = text_or(node, &["status", "nodeInfo", "kernelVersion"], "<unknown>");
+    match text(node, &["status", "nodeInfo", "architecture"]) {
+        "" => version.to_owned(),
+        architecture => format!("{version} ({architecture})"),
+    }
 }
 
 fn node_status(node: &Value) -> String {
@@ -119,15 +127,10 @@ pub(super) fn secret_row(secret: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-pub(super) const SERVICE_ACCOUNT_COLUMNS: &[Column] =
-    &[NAME, Column::text("Secrets", "How many secrets it may use."), AGE];
+pub(super) const SERVICE_ACCOUNT_COLUMNS: &[Column] = &[NAME, AGE];
 
 pub(super) fn service_account_row(account: &Value, now: Timestamp) -> Vec<Value> {
-    vec![
-        name(account),
-        list(account, &["secrets"]).len().into(),
-        object_age(account, now),
-    ]
+    vec![name(account), object_age(account, now)]
 }
 
 pub(super) const LEASE_COLUMNS: &[Column] = &[NAME, Column::text("Holder", "Who holds the lease."), AGE];

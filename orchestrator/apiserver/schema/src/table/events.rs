@@ -73,11 +73,14 @@ fn cells(event: &Value, names: &Names, now: Timestamp) -> Vec<Value> {
             event.get(names.count),
         ),
     };
-    let last = if last.is_empty() { first } else { last };
-    let count = count
-        .and_then(Value::as_i64)
-        .filter(|&count| count != 0)
-        .unwrap_or(1);
+    let has_series = at(event, &["series"]).is_some();
+    let last = if last.is_empty() && !has_series {
+        first
+    } else {
+        last
+    };
+    let count = count.and_then(Value::as_i64).unwrap_or(0);
+    let count = if count == 0 && !has_series { 1 } else { count };
     let kind = text(event, &[names.object, "kind"]).to_lowercase();
     let object = match text(event, &[names.object, "name"]) {
         "" => kind,

@@ -70,7 +70,7 @@ fn ports(service: &Value) -> String {
         let number = |field: &str| port.get(field).and_then(Value::as_i64).unwrap_or(0);
         let protocol = text(port, &["protocol"]);
         match number("nodePort") {
-            0 => format!("{}/{protocol}", number("port")),
+            ..=0 => format!("{}/{protocol}", number("port")),
             node_port => format!("{}:{node_port}/{protocol}", number("port")),
         }
     });
@@ -117,7 +117,7 @@ fn addresses(endpoints: &Value) -> String {
     let more = all.len().saturating_sub(ENDPOINTS_SHOWN);
     all.truncate(ENDPOINTS_SHOWN);
     match (all.len(), more) {
-        (0, _) => "<none>".to_owned(),
+        _ if list(endpoints, &["subsets"]).is_empty() => "<none>".to_owned(),
         (_, 0) => all.join(","),
         _ => format!("{} + {more} more...", all.join(",")),
     }

@@ -31,6 +31,13 @@ fn class_name(object: &Value) -> &str {
     annotated.unwrap_or_else(|| text(object, &["spec", "storageClassName"]))
 }
 
+/// A field of the spec, where empty is not the same as absent.
+fn or_unset<'a>(object: &'a Value, name: &str) -> &'a str {
+    at(object, &["spec", name])
+        .and_then(Value::as_str)
+        .unwrap_or("<unset>")
+}
+
 fn phase(object: &Value) -> &str {
     if is_terminating(object) {
         "Terminating"
@@ -63,16 +70,16 @@ pub(super) fn pv_row(pv: &Value, now: Timestamp) -> Vec<Value> {
     };
     vec![
         name(pv),
-        text(pv, &["spec", "capacity", "storage"]).into(),
+        text_or(pv, &["spec", "capacity", "storage"], "0").into(),
         access_modes(pv, &["spec", "accessModes"]).into(),
         text(pv, &["spec", "persistentVolumeReclaimPolicy"]).into(),
         phase(pv).into(),
         claim.into(),
         class_name(pv).into(),
-        text_or(pv, &["spec", "volumeAttributesClassName"], "<unset>").into(),
+        or_unset(pv, "volumeAttributesClassName").into(),
         text(pv, &["status", "reason"]).into(),
         object_age(pv, now),
-        text_or(pv, &["spec", "volumeMode"], "<unset>").into(),
+        or_unset(pv, "volumeMode").into(),
     ]
 }
 
@@ -92,7 +99,7 @@ pub(super) fn claim_row(claim: &Value, now: Timestamp) -> Vec<Value> {
     let volume = text(claim, &["spec", "volumeName"]);
     let bound = !volume.is_empty();
     let capacity = if bound {
-        text(claim, &["status", "capacity", "storage"])
+        text_or(claim, &["status", "capacity", "storage"], "0")
     } else {
         ""
     };
@@ -108,9 +115,9 @@ pub(super) fn claim_row(claim: &Value, now: Timestamp) -> Vec<Value> {
         capacity.into(),
         modes.into(),
         class_name(claim).into(),
-        text_or(claim, &["spec", "volumeAttributesClassName"], "<unset>").into(),
+        or_unset(claim, "volumeAttributesClassName").into(),
         object_age(claim, now),
-        text_or(claim, &["spec", "volumeMode"], "<unset>").into(),
+        or_unset(claim, "volumeMode").into(),
     ]
 }
 
@@ -138,7 +145,7 @@ pub(super) const CLASS_COLUMNS: &[Column] = &[
         "VolumeBindingMode",
         "Whether volumes are made at once or for a pod's node.",
     ),
-    Column::text("AllowVolumeExpansion", "Whether volumes can grow.").of("boolean"),
+    Column::text("AllowVolumeExpansion", "Whether volumes can grow."),
     AGE,
 ];
 
@@ -159,7 +166,10 @@ pub(super) fn class_row(class: &Value, now: Timestamp) -> Vec<Value> {
 
 pub(super) const ATTACHMENT_COLUMNS: &[Column] = &[
     NAME,
-    Column::text("Attacher", "The driver that attaches."),
+    Column {
+        format: "name",
+        ..Column::text("Attacher", "The driver that attaches.")
+    },
     Column::text("PV", "The volume."),
     Column::text("Node", "The node."),
     Column::text("Attached", "Whether it is attached.").of("boolean"),
@@ -222,6 +232,7 @@ pub(super) fn csi_driver_row(driver: &Value, now: Timestamp) -> Vec<Value> {
         .iter()
         .filter_map(Value::as_str)
         .collect();
+    let modes = modes.join(",");
     vec![
         name(driver),
         flag(driver, &["spec", "attachRequired"], true).into(),
@@ -232,7 +243,7 @@ pub(super) fn csi_driver_row(driver: &Value, now: Timestamp) -> Vec<Value> {
         if modes.is_empty() {
             "<none>".to_owned()
         } else {
-            modes.join(",")
+            modes
         }
         .into(),
         object_age(driver, now),
@@ -243,15 +254,13 @@ pub(super) const CAPACITY_COLUMNS: &[Column] = &[
     NAME,
     Column::text("StorageClassName", "The class whose capacity this is."),
     Column::text("Capacity", "How much room there is."),
-    AGE,
 ];
 
-pub(super) fn capacity_row(capacity: &Value, now: Timestamp) -> Vec<Value> {
+pub(super) fn capacity_row(capacity: &Value, _now: Timestamp) -> Vec<Value> {
     vec![
         name(capacity),
         text(capacity, &["storageClassName"]).into(),
         text_or(capacity, &["capacity"], "<unset>").into(),
-        object_age(capacity, now),
     ]
 }
 

@@ -23,7 +23,10 @@ fn every_served_kind_has_as_many_cells_as_columns() {
         let columns = columns(resource.group, resource.kind);
         assert_eq!(cells.len(), columns.len(), "{}", resource.kind);
         assert_eq!(
-            columns.iter().filter(|column| column.format == "name").count(),
+            columns
+                .iter()
+                .filter(|column| column.name == "Name" && column.format == "name")
+                .count(),
             1,
             "{}",
             resource.kind

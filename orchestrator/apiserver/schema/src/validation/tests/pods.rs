@@ -486,7 +486,10 @@ fn a_pod_hardly_changes() {
             ("image", vec![("/spec/containers/0/image", json!("j"))], vec![]),
             (
                 "no image",
-                vec![("/spec/containers/0/image", json!(""))],
+                vec![
+                    ("/spec/containers/0/image", json!("")),
+                    ("/spec/containers/0/imagePullPolicy", json!("Always")),
+                ],
                 vec!["spec.containers[0].image: Required value"],
             ),
             (
