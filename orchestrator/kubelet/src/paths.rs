@@ -1,8 +1,12 @@
-//! Where the kubelet keeps things below its root directory, and how names become path components. Pure.
+//! Where the kubelet keeps things below its root directory, and how names become path components. Pure, but
+//! for [`Layout::logs_of`].
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+use crate::volumes::error::VolumeError;
+use crate::volumes::vol_data::{entries, file_name};
 
 /// Upstream's plugin name for CSI volumes.
 pub(crate) const CSI_PLUGIN: &str = "kubernetes.io/csi";
@@ -136,6 +140,13 @@ impl Layout {
 
     pub(crate) fn block_data(&self, spec_name: &str) -> PathBuf {
         self.block_volume(spec_name).join("data")
+    }
+
+    /// The log directories of a pod whose name may not be known any more.
+    pub(crate) fn logs_of(&self, uid: &str) -> Result<Vec<PathBuf>, VolumeError> {
+        let mut found = entries(&self.logs)?;
+        found.retain(|path| file_name(path).ends_with(&format!("_{uid}")));
+        Ok(found)
     }
 
     pub(crate) fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {

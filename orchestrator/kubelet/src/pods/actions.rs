@@ -11,10 +11,10 @@ use moorline_runtime::EventType;
 use super::container_config;
 use super::decide::{Action, Fate};
 use super::found::Found;
-use super::manager::{PodError, PodManager, log_key};
+use super::manager::{PodError, PodManager};
 use super::memory::{Problem, ProblemKind};
 use super::{name, namespace, reference, uid};
-use crate::volumes::error::blocking;
+use crate::volumes::error::{VolumeError, blocking};
 use crate::volumes::manager::{PodVolumes, VolumeManager};
 use crate::volumes::pod_directory;
 
@@ -95,14 +95,12 @@ impl PodManager {
         Ok(())
     }
 
+    /// Logs first: while the pod's directory is there, a later kubelet knows that something is left to do.
     async fn remove_directory(&self, pod: &Pod) -> Result<(), PodError> {
         let (layout, pod_uid) = (self.layout.clone(), uid(pod).to_owned());
-        let (namespace, name, _) = log_key(pod);
-        let logs = self.layout.pod_logs(namespace, name, &pod_uid);
         blocking(move || {
-            if !logs.as_os_str().is_empty() && logs.is_dir() {
-                std::fs::remove_dir_all(&logs)
-                    .map_err(crate::volumes::error::VolumeError::io("remove logs", &logs))?;
+            for logs in layout.logs_of(&pod_uid)? {
+                std::fs::remove_dir_all(&logs).map_err(VolumeError::io("remove logs", &logs))?;
             }
             pod_directory::remove(&layout, &pod_uid)
         })

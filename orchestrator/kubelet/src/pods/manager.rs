@@ -18,7 +18,7 @@ use super::found::{Found, fate, pod_phase};
 use super::memory::Memory;
 use super::probes::Probes;
 use super::status::{Facts, compute};
-use super::{name, namespace, status_writer, uid};
+use super::{status_writer, uid};
 use crate::config::Config;
 use crate::objects::Objects;
 use crate::paths::Layout;
@@ -191,11 +191,10 @@ impl PodManager {
         for pod in &pods {
             let is_over = matches!(pod_phase(pod), "Succeeded" | "Failed");
             if !is_over && pod.metadata.deletion_timestamp.is_none() {
-                let synced = self.volumes.sync_pod(pod, Timestamp::now()).await;
-                synced.map_err(|source| PodError::Api {
-                    action: "resolve volumes",
-                    source,
-                })?;
+                // Whatever can't be resolved now is tried again by the pod's worker.
+                if let Err(error) = self.volumes.sync_pod(pod, Timestamp::now()).await {
+                    tracing::warn!(pod = super::display(pod), %error, "Volumes of a pod can't be resolved yet");
+                }
             }
         }
         self.volumes.settle();
@@ -415,9 +414,4 @@ fn wait(until: Option<Timestamp>, now: Timestamp) -> Outcome {
             Outcome::After(Duration::try_from(until.duration_since(now)).unwrap_or(Duration::from_millis(1)))
         }
     }
-}
-
-/// Key of a pod's log directory.
-pub(super) fn log_key(pod: &Pod) -> (&str, &str, &str) {
-    (namespace(pod), name(pod), uid(pod))
 }

@@ -232,6 +232,8 @@ async fn pod_runs_and_goes_without_a_trace() {
         .await;
     let scratch = world.runtime.last_config().mounts[0].host_path.clone();
     std::fs::write(scratch.join("file"), "x").unwrap();
+    let logs = world.layout().pod_logs("ns", "p", "u");
+    std::fs::create_dir_all(logs.join("c")).unwrap();
     world.told("Started", "Started container c").await;
     world.delete(30);
     world.gone().await;
@@ -248,7 +250,7 @@ async fn pod_runs_and_goes_without_a_trace() {
     let deletions = world.api.deletions.lock().clone();
     assert_eq!(deletions.len(), 1);
     assert_eq!(deletions[0]["gracePeriodSeconds"], json!(0));
-    assert!(!scratch.exists());
+    assert!(!scratch.exists() && !logs.exists());
     world.told("Killing", "Stopping container c").await;
     world.end().await;
 }
