@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -25,6 +26,7 @@ const READY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct TestCluster {
     dir: Option<tempfile::TempDir>,
+    listen: SocketAddr,
     args: Vec<String>,
     child: Option<Child>,
     log: PathBuf,
@@ -41,6 +43,7 @@ impl TestCluster {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut cluster = Self {
             dir: Some(dir),
+            listen: free_address(),
             args,
             child: None,
             log,
@@ -82,7 +85,7 @@ impl TestCluster {
             .args([
                 "up",
                 "--listen",
-                "127.0.0.1:0",
+                &self.listen.to_string(),
                 "--node-name",
                 "n1",
                 "--state-dir",
@@ -217,6 +220,12 @@ impl Drop for TestCluster {
             );
         }
     }
+}
+
+/// An address that nobody listens on now; restarts come back to it, as clients expect.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+    listener.local_addr().expect("a bound listener has an address")
 }
 
 /// The last lines of a text.

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, bail};
@@ -27,6 +27,45 @@ pub fn binary() -> PathBuf {
             .find(|path| path.is_file())
     });
     found.expect("no moorline binary: cargo build --release, or set MOORLINE_BIN")
+}
+
+/// A part of Moorline running as a process of its own, killed with this value.
+#[derive(Debug)]
+pub struct Part {
+    child: Child,
+}
+
+impl Part {
+    /// Starts the binary with these arguments; what it logs is appended to `log`.
+    pub fn start(args: &[String], log: &Path) -> Self {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("open the log");
+        let child = Command::new(binary())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start moorline");
+        Self { child }
+    }
+
+    /// Ends the process at once, as the kernel would.
+    pub fn kill_9(mut self) {
+        self.child.kill().expect("kill it");
+        self.child.wait().expect("wait for it");
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Gone already, unless the test failed before.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
 }
 
 /// Resources a process has used so far.

@@ -7,6 +7,7 @@ mod command_line;
 mod crash;
 mod demo;
 mod failures;
+mod interruptions;
 mod manifests;
 mod many;
 mod readme;

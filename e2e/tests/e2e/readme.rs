@@ -27,6 +27,10 @@ const TESTED: &[(&str, &str)] = &[
         "story::a_claim_becomes_a_filesystem_in_a_pod_and_is_gone_after_deletion_with_kubectl",
     ),
     (
+        "moorline sidecars --csi-address",
+        "interruptions::a_driver_killed_in_mid_call_is_waited_for_and_every_claim_gets_one_volume",
+    ),
+    (
         "moorline down --purge",
         "command_line::down_refuses_to_purge_what_is_no_state_directory",
     ),
@@ -42,7 +46,7 @@ fn readme_commands() -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
     let mut commands = Vec::new();
     let mut inside = false;
-    for line in text.lines() {
+    for line in text.replace("\\\n", " ").lines() {
         if line.starts_with("```") {
             inside = line == "```sh";
         } else if inside {

@@ -2,41 +2,27 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
-use moorline_e2e::{machine, process, require, require_node, wait};
+use moorline_e2e::{machine, process::Part, require, require_node, wait};
 
-/// `moorline driver` in a process of its own, ended with this value.
-struct Driver(Child);
-
-impl Driver {
-    fn start(dir: &Path, backend: &str) -> Self {
-        let log = std::fs::File::create(dir.join("driver.log")).unwrap();
-        let child = Command::new(process::binary())
-            .args(["driver", "--node-id", "n1", "--backend", backend])
-            .arg(format!("--endpoint=unix://{}/csi.sock", dir.display()))
-            .arg(format!("--pool-dir={}/pool", dir.display()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let socket = dir.join("csi.sock");
-        wait::until("the driver's socket", Duration::from_secs(20), || {
-            std::os::unix::net::UnixStream::connect(&socket).map(drop)
-        });
-        Self(child)
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        // A driver that is gone already is what is wanted.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
+/// Starts the reference driver alone and waits until it listens.
+fn start_driver(dir: &Path, backend: &str) -> Part {
+    let args = [
+        "driver".to_owned(),
+        "--node-id=n1".to_owned(),
+        format!("--backend={backend}"),
+        format!("--endpoint=unix://{}/csi.sock", dir.display()),
+        format!("--pool-dir={}/pool", dir.display()),
+    ];
+    let driver = Part::start(&args, &dir.join("driver.log"));
+    let socket = dir.join("csi.sock");
+    wait::until("the driver's socket", Duration::from_secs(20), || {
+        std::os::unix::net::UnixStream::connect(&socket).map(drop)
+    });
+    driver
 }
 
 fn csi_sanity() -> Option<PathBuf> {
@@ -54,7 +40,7 @@ fn judge(backend: &str, access_type: &str) -> (Option<i32>, String) {
         .prefix("moorline-sanity-")
         .tempdir()
         .unwrap();
-    let driver = Driver::start(dir.path(), backend);
+    let driver = start_driver(dir.path(), backend);
     let output = Command::new(csi_sanity().unwrap())
         .arg(format!("--csi.endpoint=unix://{}/csi.sock", dir.path().display()))
         .arg(format!("--csi.stagingdir={}/staging", dir.path().display()))
@@ -67,7 +53,7 @@ fn judge(backend: &str, access_type: &str) -> (Option<i32>, String) {
         ])
         .output()
         .unwrap();
-    drop(driver);
+    driver.kill_9();
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     let held = machine::held_below(dir.path());
     if !held.is_empty() {
