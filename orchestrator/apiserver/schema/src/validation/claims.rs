@@ -105,6 +105,8 @@ pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
         faults.forbidden(&SPEC, detail);
     }
     size_update(old, new, faults);
+    let mode = ["spec", "volumeMode"];
+    faults.immutable(&Place::top("volumeMode"), at(old, &mode), at(new, &mode));
     annotation_update(old, new, faults);
     if is_bound {
         attributes_class_update(old, new, faults);
@@ -184,22 +186,24 @@ fn annotation_update(old: &Value, new: &Value, faults: &mut Faults) {
     if before.is_some() && before != after && !is_moved {
         let place = Place::top("metadata");
         let place = place.field("annotations");
-        faults.immutable(&place.key(CLASS_ANNOTATION), before, after);
+        faults.immutable(&place.field(CLASS_ANNOTATION), before, after);
     }
 }
 
 fn attributes_class_update(old: &Value, new: &Value, faults: &mut Faults) {
     let path = ["spec", "volumeAttributesClassName"];
     let in_use = !text(old, &["status", "currentVolumeAttributesClassName"]).is_empty();
-    let place = SPEC.field("volumeAttributesClassName");
-    if at(old, &path).is_some() && at(new, &path).is_none() {
-        faults.forbidden(&place, "update from non-nil value to nil is forbidden");
-    } else if in_use && !text(old, &path).is_empty() && text(new, &path).is_empty() {
-        faults.forbidden(
-            &place,
-            "update to an empty value is forbidden while the volume has attributes of a class",
-        );
+    if !in_use || at(old, &path) == at(new, &path) {
+        return;
     }
+    let what = match at(new, &path).and_then(Value::as_str) {
+        None => "nil",
+        Some("") => "empty string",
+        Some(_) => return,
+    };
+    let detail =
+        format!("update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil");
+    faults.forbidden(&SPEC.field("volumeAttributesClassName"), &detail);
 }
 
 pub(super) fn status(claim: &Value, faults: &mut Faults) {

@@ -124,12 +124,12 @@ fn tolerations(old: &Value, new: &Value, faults: &mut Faults) {
 fn gates(old: &Value, new: &Value, faults: &mut Faults) {
     let path = ["spec", "schedulingGates"];
     let before = list(old, &path);
-    for gate in list(new, &path).iter().filter(|gate| !before.contains(gate)) {
-        let detail = format!(
-            "only deletion is allowed, but found new scheduling gate '{}'",
-            text(gate, &["name"])
-        );
-        faults.forbidden(&SPEC.field("schedulingGates"), &detail);
+    let place = SPEC.field("schedulingGates");
+    let gates = list(new, &path).iter().enumerate();
+    for (index, gate) in gates.filter(|(_, gate)| !before.contains(gate)) {
+        let name = text(gate, &["name"]);
+        let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+        faults.forbidden(&place.index(index).field("name"), &detail);
     }
 }
 

@@ -69,13 +69,9 @@ fn parameters(parameters: Option<&Map<String, Value>>, one_at_least: bool, fault
 }
 
 pub(super) fn class_update(old: &Value, new: &Value, faults: &mut Faults) {
-    for name in ["parameters", "provisioner", "reclaimPolicy"] {
-        if at(old, &[name]) != at(new, &[name]) {
-            faults.forbidden(&Place::top(name), &format!("updates to {name} are forbidden."));
-        }
+    for name in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        faults.immutable(&Place::top(name), at(old, &[name]), at(new, &[name]));
     }
-    let mode = ["volumeBindingMode"];
-    faults.immutable(&Place::top("volumeBindingMode"), at(old, &mode), at(new, &mode));
 }
 
 pub(super) fn csi_driver(driver: &Value, faults: &mut Faults) {
@@ -83,7 +79,7 @@ pub(super) fn csi_driver(driver: &Value, faults: &mut Faults) {
     let spec = at(driver, &["spec"]).unwrap_or(&empty);
     for name in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
         if at(spec, &[name]).is_none() {
-            faults.required(&SPEC.field(name), "");
+            faults.required(&SPEC.field(name_in_faults(name)), "");
         }
     }
     let policies = ["File", "None", "ReadWriteOnceWithFSType"];
@@ -115,6 +111,15 @@ pub(super) fn csi_driver(driver: &Value, faults: &mut Faults) {
     }
 }
 
+/// Upstream spells one field otherwise in its faults.
+fn name_in_faults(name: &str) -> &str {
+    if name == "attachRequired" {
+        "attachedRequired"
+    } else {
+        name
+    }
+}
+
 fn token_requests(requests: &[Value], faults: &mut Faults) {
     let place = SPEC.field("tokenRequests");
     let mut audiences = BTreeSet::new();
@@ -143,7 +148,7 @@ fn token_requests(requests: &[Value], faults: &mut Faults) {
 pub(super) fn csi_driver_update(old: &Value, new: &Value, faults: &mut Faults) {
     for name in ["attachRequired", "volumeLifecycleModes"] {
         faults.immutable(
-            &SPEC.field(name),
+            &SPEC.field(name_in_faults(name)),
             at(old, &["spec", name]),
             at(new, &["spec", name]),
         );
@@ -190,14 +195,14 @@ fn topology_keys(place: &Place<'_>, keys: &[Value], faults: &mut Faults) {
 /// What a driver said about a node stays as long as it is registered, but for how many volumes it takes.
 pub(super) fn csi_node_update(old: &Value, new: &Value, faults: &mut Faults) {
     let place = SPEC.field("drivers");
-    for (index, driver) in list(new, &["spec", "drivers"]).iter().enumerate() {
+    for driver in list(new, &["spec", "drivers"]) {
         let name = text(driver, &["name"]);
         let before = list(old, &["spec", "drivers"])
             .iter()
             .find(|one| text(one, &["name"]) == name);
         let fixed = ["nodeID", "topologyKeys"];
         if before.is_some_and(|before| fixed.iter().any(|field| before.get(field) != driver.get(field))) {
-            faults.invalid(&place.index(index), driver.clone(), "field is immutable");
+            faults.invalid(&place, driver.clone(), "field is immutable");
         }
     }
 }

@@ -191,7 +191,7 @@ pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
         faults.forbidden(&place, "spec.persistentvolumesource is immutable after creation");
     }
     faults.immutable(
-        &SPEC.field("volumeMode"),
+        &Place::top("volumeMode"),
         at(old, &["spec", "volumeMode"]),
         at(new, &["spec", "volumeMode"]),
     );
@@ -199,7 +199,9 @@ pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
     if let Some(before) = at(old, &affinity)
         && !at(new, &affinity).is_some_and(|after| is_same_but_renamed(before, after))
     {
-        faults.immutable(&SPEC.field("nodeAffinity"), Some(before), at(new, &affinity));
+        let after = at(new, &affinity).cloned().unwrap_or_default();
+        let detail = "field is immutable, except for updating from beta label to GA";
+        faults.invalid(&Place::top("nodeAffinity"), after, detail);
     }
     let path = ["spec", "volumeAttributesClassName"];
     if at(old, &path).is_some() && at(new, &path).is_none() {

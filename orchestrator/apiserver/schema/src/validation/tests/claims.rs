@@ -143,7 +143,10 @@ fn an_unbound_claim_hardly_changes() {
             (
                 "mode",
                 vec![("/spec/volumeMode", json!("Block"))],
-                vec![IMMUTABLE],
+                vec![
+                    IMMUTABLE,
+                    r#"volumeMode: Invalid value: "Block": field is immutable"#,
+                ],
             ),
             ("labels", vec![("/metadata/labels", json!({"a": "b"}))], vec![]),
         ],
@@ -193,7 +196,7 @@ fn an_unbound_claim_hardly_changes() {
                     json!("slow"),
                 )],
                 vec![
-                    r#"metadata.annotations[volume.beta.kubernetes.io/storage-class]: Invalid value: "slow": field is immutable"#,
+                    r#"metadata.annotations.volume.beta.kubernetes.io/storage-class: Invalid value: "slow": field is immutable"#,
                 ],
             ),
         ],
@@ -248,14 +251,14 @@ fn a_bound_claim_may_grow_and_shrink_back() {
                 "attributes go",
                 vec![("/spec/volumeAttributesClassName", Value::Null)],
                 vec![
-                    "spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden",
+                    "spec.volumeAttributesClassName: Forbidden: update to nil is forbidden when status.currentVolumeAttributesClassName is not nil",
                 ],
             ),
             (
                 "attributes are emptied",
                 vec![("/spec/volumeAttributesClassName", json!(""))],
                 vec![
-                    "spec.volumeAttributesClassName: Forbidden: update to an empty value is forbidden while the volume has attributes of a class",
+                    "spec.volumeAttributesClassName: Forbidden: update to empty string is forbidden when status.currentVolumeAttributesClassName is not nil",
                 ],
             ),
         ],

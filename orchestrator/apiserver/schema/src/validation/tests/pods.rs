@@ -538,7 +538,7 @@ fn a_pod_hardly_changes() {
                 "gate",
                 vec![("/spec/schedulingGates", json!([{"name": "g"}]))],
                 vec![
-                    "spec.schedulingGates: Forbidden: only deletion is allowed, but found new scheduling gate 'g'",
+                    "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'g'",
                 ],
             ),
             (

@@ -79,17 +79,17 @@ fn storage_classes() {
             (
                 "provisioner",
                 vec![("/provisioner", json!("e"))],
-                vec!["provisioner: Forbidden: updates to provisioner are forbidden."],
+                vec![r#"provisioner: Invalid value: "e": field is immutable"#],
             ),
             (
                 "parameters",
                 vec![("/parameters/a", json!("c"))],
-                vec!["parameters: Forbidden: updates to parameters are forbidden."],
+                vec![r#"parameters: Invalid value: {"a":"c"}: field is immutable"#],
             ),
             (
                 "policy",
                 vec![("/reclaimPolicy", json!("Retain"))],
-                vec!["reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden."],
+                vec![r#"reclaimPolicy: Invalid value: "Retain": field is immutable"#],
             ),
             (
                 "binding",
@@ -180,7 +180,7 @@ fn drivers() {
             (
                 "attach",
                 vec![("/spec/attachRequired", json!(false))],
-                vec!["spec.attachRequired: Invalid value: false: field is immutable"],
+                vec!["spec.attachedRequired: Invalid value: false: field is immutable"],
             ),
             (
                 "modes",
@@ -244,7 +244,7 @@ fn drivers_of_nodes() {
                 "id",
                 vec![("/spec/drivers/0/nodeID", json!("other"))],
                 vec![
-                    r#"spec.drivers[0]: Invalid value: {"allocatable":{"count":5},"name":"d","nodeID":"other","topologyKeys":["zone"]}: field is immutable"#,
+                    r#"spec.drivers: Invalid value: {"allocatable":{"count":5},"name":"d","nodeID":"other","topologyKeys":["zone"]}: field is immutable"#,
                 ],
             ),
         ],

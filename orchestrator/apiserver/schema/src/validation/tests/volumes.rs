@@ -263,7 +263,7 @@ fn only_some_of_a_volume_may_change() {
             (
                 "mode",
                 vec![("/spec/volumeMode", json!("Block"))],
-                vec![r#"spec.volumeMode: Invalid value: "Block": field is immutable"#],
+                vec![r#"volumeMode: Invalid value: "Block": field is immutable"#],
             ),
             (
                 "affinity renamed",
@@ -273,7 +273,9 @@ fn only_some_of_a_volume_may_change() {
             (
                 "affinity gone",
                 vec![("/spec/nodeAffinity", Value::Null)],
-                vec!["spec.nodeAffinity: Invalid value: null: field is immutable"],
+                vec![
+                    "nodeAffinity: Invalid value: null: field is immutable, except for updating from beta label to GA",
+                ],
             ),
         ],
     );
@@ -321,7 +323,7 @@ fn only_some_of_a_volume_may_change() {
     );
     let mut renamed = sound();
     *renamed.pointer_mut(key).unwrap() = json!("topology.kubernetes.io/zone");
-    let back = r#"spec.nodeAffinity: Invalid value: {"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"failure-domain.beta.kubernetes.io/zone","operator":"In","values":["a"]}]}]}}: field is immutable"#;
+    let back = r#"nodeAffinity: Invalid value: {"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"failure-domain.beta.kubernetes.io/zone","operator":"In","values":["a"]}]}]}}: field is immutable, except for updating from beta label to GA"#;
     updates(
         gvk(),
         &renamed,
