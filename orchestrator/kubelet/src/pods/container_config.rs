@@ -180,7 +180,8 @@ fn mounts(
                 volume: volume.path.clone(),
                 sub_path,
                 target: target.clone(),
-                may_make: !read_only,
+                // Missing directories are made even for a mount that only reads, as long as the volume can be written.
+                may_make: !volume.read_only,
             });
             target
         };
