@@ -47,9 +47,9 @@ pub(super) fn spec(place: &Place<'_>, spec: &Value, faults: &mut Faults) {
             faults.invalid_each(&place.field(name), class, &names::dns1123_subdomain(class));
         }
     }
-    faults.one_of_if_set(
+    faults.one_of_if_there(
         &place.field("volumeMode"),
-        text(spec, &["volumeMode"]),
+        at(spec, &["volumeMode"]),
         &volumes::VOLUME_MODES,
     );
     data_sources(place, spec, faults);

@@ -157,7 +157,6 @@ pub(super) fn node_status(node: &Value, faults: &mut Faults) {
     for name in ["capacity", "allocatable"] {
         let place = status.field(name);
         for (resource, amount) in map(node, &["status", name]).into_iter().flatten() {
-            faults.invalid_each(&place.field(resource), resource, &names::qualified_name(resource));
             resources::non_negative(&place.field(resource), amount, faults);
         }
     }
@@ -199,9 +198,6 @@ pub(super) fn lease(lease: &Value, faults: &mut Faults) {
         &SPEC.field("leaseTransitions"),
         at(lease, &["spec", "leaseTransitions"]),
     );
-    if at(lease, &["spec", "holderIdentity"]).and_then(Value::as_str) == Some("") {
-        faults.invalid(&SPEC.field("holderIdentity"), "", "must not be empty");
-    }
 }
 
 pub(super) fn event(event: &Value, faults: &mut Faults) {

@@ -102,7 +102,7 @@ fn container(
         text(container, &["imagePullPolicy"]),
         &PULL_POLICIES,
     );
-    let policies = ["FallbackToLogsOnError", "File"];
+    let policies = ["File", "FallbackToLogsOnError"];
     let policy = text(container, &["terminationMessagePolicy"]);
     faults.one_of(&place.field("terminationMessagePolicy"), policy, &policies);
     ports(place, list(container, &["ports"]), faults);
@@ -187,13 +187,13 @@ fn environment(place: &Place<'_>, container: &Value, faults: &mut Faults) {
             .filter(|name| at(source, &[name]).is_some())
             .collect();
         match given.as_slice() {
-            [] => faults.invalid(&here, "", "must specify one of: `configMapRef` or `secretRef`"),
+            [] => faults.invalid(&env, "", "must specify one of: `configMapRef` or `secretRef`"),
             [name] => {
                 if text(source, &[name, "name"]).is_empty() {
                     faults.required(&here.field(name).field("name"), "");
                 }
             }
-            _ => faults.invalid(&here, "", "may not have more than one field specified at a time"),
+            _ => faults.invalid(&env, "", "may not have more than one field specified at a time"),
         }
     }
 }
@@ -229,9 +229,8 @@ fn value_source(place: &Place<'_>, variable: &Value, source: &Value, faults: &mu
                 faults.required(&here.field("resource"), "");
             }
             "configMapKeyRef" | "secretKeyRef" => {
-                if text(one, &["name"]).is_empty() {
-                    faults.required(&here.field("name"), "");
-                }
+                let owner = text(one, &["name"]);
+                faults.invalid_each(&here.field("name"), owner, &names::dns1123_subdomain(owner));
                 match text(one, &["key"]) {
                     "" => faults.required(&here.field("key"), ""),
                     key => faults.invalid_each(&here.field("key"), key, &names::config_key(key)),
@@ -303,7 +302,7 @@ fn mounts(place: &Place<'_>, container: &Value, volumes: &VolumeNames<'_>, fault
         sources::descending(&place.field("subPathExpr"), expression, faults);
         if !sub_path.is_empty() && !expression.is_empty() {
             faults.invalid(
-                &place.field("subPathExpr"),
+                &here.field("subPathExpr"),
                 expression,
                 "subPathExpr and subPath are mutually exclusive",
             );

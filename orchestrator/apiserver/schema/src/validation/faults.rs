@@ -108,6 +108,16 @@ impl Faults {
         }
     }
 
+    /// A value out of a closed set, if the field is there; empty is a value too.
+    pub(super) fn one_of_if_there(&mut self, place: &Place<'_>, value: Option<&Value>, supported: &[&str]) {
+        if let Some(value) = value
+            .and_then(Value::as_str)
+            .filter(|value| !supported.contains(value))
+        {
+            self.not_supported(place, value, supported);
+        }
+    }
+
     /// A field that must not change.
     pub(super) fn immutable(&mut self, place: &Place<'_>, old: Option<&Value>, new: Option<&Value>) {
         if old.filter(|value| !value.is_null()) != new.filter(|value| !value.is_null()) {

@@ -50,8 +50,22 @@ pub(super) fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value, faults: 
         Some(false) if !namespace.is_empty() => faults.forbidden(&place, "not allowed on this type"),
         _ => {}
     }
+    let prefix = text(object, &["metadata", "generateName"]);
+    if !prefix.is_empty() {
+        // What comes behind it makes up for a hyphen at its end.
+        let as_name = prefix
+            .strip_suffix('-')
+            .filter(|rest| !rest.is_empty())
+            .unwrap_or(prefix);
+        faults.invalid_each(
+            &METADATA.field("generateName"),
+            prefix,
+            &name_faults(gvk, as_name),
+        );
+    }
     common(object, faults);
     finalizers(object, faults);
+    standard_finalizers(gvk, object, faults);
 }
 
 pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
@@ -134,6 +148,24 @@ fn owner_references(object: &Value, faults: &mut Faults) {
         let all = Value::Array(owners.to_vec());
         let detail = "Only one reference can have Controller set to true. Found \"true\" in references for several owners";
         faults.invalid(&place, all, detail);
+    }
+}
+
+/// Finalizers of the older groups belong to somebody, by prefix, or are upstream's own.
+fn standard_finalizers(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
+    if !matches!(gvk.group, "" | "storage.k8s.io") {
+        return;
+    }
+    let place = METADATA.field("finalizers");
+    let all = list(object, &["metadata", "finalizers"])
+        .iter()
+        .filter_map(Value::as_str)
+        .enumerate();
+    for (index, name) in all.filter(|(_, name)| !name.contains('/')) {
+        if !matches!(name, "orphan" | "foregroundDeletion" | "kubernetes") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            faults.invalid(&place.index(index), name, detail);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn pod(spec: &Value, faults: &mut Faults) {
     let is_set = |name: &str| at(spec, &[name]).and_then(Value::as_bool) == Some(true);
     if is_set("shareProcessNamespace") && is_set("hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        faults.invalid(&SPEC.field("shareProcessNamespace"), true, detail);
+        faults.invalid(&place.field("shareProcessNamespace"), true, detail);
     }
 }
 

@@ -83,18 +83,15 @@ pub(super) fn csi_driver(driver: &Value, faults: &mut Faults) {
         }
     }
     let policies = ["File", "None", "ReadWriteOnceWithFSType"];
-    faults.one_of_if_set(
+    faults.one_of_if_there(
         &SPEC.field("fsGroupPolicy"),
-        text(spec, &["fsGroupPolicy"]),
+        at(spec, &["fsGroupPolicy"]),
         &policies,
     );
-    for mode in list(spec, &["volumeLifecycleModes"])
-        .iter()
-        .filter_map(Value::as_str)
-    {
-        faults.one_of(
+    for mode in list(spec, &["volumeLifecycleModes"]) {
+        faults.one_of_if_there(
             &SPEC.field("volumeLifecycleModes"),
-            mode,
+            Some(mode),
             &["Persistent", "Ephemeral"],
         );
     }

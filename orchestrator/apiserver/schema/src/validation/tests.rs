@@ -143,6 +143,13 @@ fn metadata_is_checked_for_every_kind() {
                 vec![r#"metadata.ownerReferences.name: Invalid value: "": must not be empty"#],
             ),
             (
+                "finalizer of nobody",
+                vec![("/metadata/finalizers", json!(["a", "kubernetes", "x.io/a"]))],
+                vec![
+                    r#"metadata.finalizers[0]: Invalid value: "a": name is neither a standard finalizer name nor is it fully qualified"#,
+                ],
+            ),
+            (
                 "finalizer",
                 vec![("/metadata/finalizers", json!(["a/b/c"]))],
                 vec![
@@ -281,6 +288,8 @@ fn configuration_and_identities_are_checked() {
         Gvk::new("coordination.k8s.io/v1", "Lease"),
         &lease,
         vec![
+            // Leader election gives a lease back with an empty holder.
+            ("released", vec![("/spec/holderIdentity", json!(""))], vec![]),
             (
                 "duration",
                 vec![("/spec/leaseDurationSeconds", json!(0))],

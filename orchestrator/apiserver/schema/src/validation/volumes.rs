@@ -110,9 +110,9 @@ pub(super) fn pv(pv: &Value, faults: &mut Faults) {
             &names::dns1123_subdomain(class),
         );
     }
-    faults.one_of_if_set(
+    faults.one_of_if_there(
         &SPEC.field("volumeMode"),
-        text(spec, &["volumeMode"]),
+        at(spec, &["volumeMode"]),
         &VOLUME_MODES,
     );
     attributes_class(spec, faults);
