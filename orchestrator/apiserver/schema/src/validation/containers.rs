@@ -127,7 +127,9 @@ fn container(
             Role::Main | Role::Init => {}
         }
     }
-    probes::all(place, container, faults);
+    if role == Role::Main || is_sidecar {
+        probes::all(place, container, faults);
+    }
     let restart = text(container, &["restartPolicy"]);
     if !restart.is_empty() && !matches!(restart, "Always" | "Never" | "OnFailure") {
         faults.not_supported(

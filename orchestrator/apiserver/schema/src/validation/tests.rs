@@ -113,6 +113,7 @@ fn causes_and_summary_have_upstreams_form() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn metadata_is_checked_for_every_kind() {
     let sound = json!({"metadata": {"name": "c", "namespace": "default"}, "data": {"key": "value"}});
     let label = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
