@@ -74,7 +74,7 @@ pub enum DriverBackend {
 pub struct StateDirArg {
     /// Directory of the cluster's state. Default: /var/lib/moorline for root, else $XDG_STATE_HOME/moorline or
     /// ~/.local/state/moorline.
-    #[arg(long, value_name = "DIR", env = "MOORLINE_STATE_DIR")]
+    #[arg(long, value_name = "DIR", env = "MOORLINE_STATE_DIR", global = true)]
     pub state_dir: Option<PathBuf>,
 }
 
