@@ -221,7 +221,7 @@ impl Story<'_> {
             let plugins = self.kubelet_root.join("plugins/kubernetes.io/csi");
             conditions.push(when("staged", move |f| {
                 f.mount_point(|point| point.starts_with(&plugins) && point.ends_with("globalmount"))
-                    .map(|_| String::from("NodeStageVolume: filesystem made and mounted"))
+                    .map(|_| String::from("NodeStageVolume: filesystem mounted"))
             }));
         }
         let volumes = self
