@@ -25,6 +25,7 @@ pub mod decode;
 pub mod defaults;
 pub mod discovery;
 pub mod encode;
+pub mod merge_schema;
 pub mod names;
 pub mod openapi;
 pub mod patch;
