@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::{AsFd, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
@@ -60,6 +61,20 @@ pub enum MountError {
         /// The first field that is not there.
         missing: &'static str,
     },
+    /// The caller's progress callback asked to stop.
+    #[error("{action} {} was cancelled", path.display())]
+    Cancelled {
+        /// What was going on, in words.
+        action: &'static str,
+        /// What it was working on.
+        path: PathBuf,
+    },
+}
+
+/// The name by which the kernel knows an open file, for the text of errors only.
+pub(crate) fn path_of(file: &impl AsFd) -> PathBuf {
+    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    std::fs::read_link(&link).unwrap_or_else(|_| link.into())
 }
 
 impl MountError {
@@ -75,9 +90,10 @@ impl MountError {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             MountError::Call { source, .. } | MountError::Refused { source, .. } => source.raw_os_error(),
-            MountError::BadOption { .. } | MountError::BadPath { .. } | MountError::BadMountinfo { .. } => {
-                None
-            }
+            MountError::BadOption { .. }
+            | MountError::BadPath { .. }
+            | MountError::BadMountinfo { .. }
+            | MountError::Cancelled { .. } => None,
         }
     }
 
@@ -103,6 +119,18 @@ impl MountError {
     /// The filesystem below has no room left, or a quota of it is used up.
     pub fn is_no_space(&self) -> bool {
         self.is(rustix::io::Errno::NOSPC) || self.is(rustix::io::Errno::DQUOT)
+    }
+
+    /// The kernel or the filesystem can't do this at all.
+    pub fn is_unsupported(&self) -> bool {
+        self.is(rustix::io::Errno::OPNOTSUPP)
+            || self.is(rustix::io::Errno::NOTTY)
+            || self.is(rustix::io::Errno::NOSYS)
+    }
+
+    /// The caller's own progress callback ended it.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, MountError::Cancelled { .. })
     }
 
     /// Unmount was asked for something that is not mounted.

@@ -10,6 +10,10 @@
 //! | [`mount_options`] | the `-o` words, split into per-mount attributes and filesystem parameters |
 //! | [`mountinfo`] | the mount table |
 //! | [`beneath`] | making, mounting on and removing paths without following symlinks |
+//! | [`copy`] | files and trees: shared blocks where the filesystem can, else holes kept and attributes too |
+//! | [`extents`] | where a file's data is |
+//! | [`allocate`] | reserving and giving back a file's blocks |
+//! | [`freeze`] | holding a mounted filesystem still |
 //! | [`loop_device`] | files as block devices |
 //! | [`filesystem`] | probe, make, check and grow ext4 and xfs |
 //! | [`usage`] | bytes and inodes of a filesystem, size of a block device |
@@ -18,10 +22,14 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod allocate;
 pub mod beneath;
+pub mod copy;
 pub mod durable;
 mod error;
+pub mod extents;
 pub mod filesystem;
+pub mod freeze;
 pub mod loop_device;
 pub mod mount;
 pub mod mount_options;

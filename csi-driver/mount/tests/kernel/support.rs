@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moorline_mount::{loop_device, mount, tool};
+use moorline_mount::{
+    filesystem::{self, FsType},
+    loop_device::{self, AttachOptions},
+    mount, tool,
+};
 
 /// Says on the real stderr, past the test harness's capture, that `test` did not run.
 pub(crate) fn skipped(test: &str, reason: &str) {
@@ -55,6 +59,27 @@ impl Scratch {
         let path = self.path(name);
         std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
         path
+    }
+
+    /// A new filesystem on a loop device, mounted at `name`; the device goes with the mount.
+    pub(crate) fn filesystem(&self, name: &str, fs_type: FsType, options: &[&str]) -> PathBuf {
+        let size = fs_type.size_min_bytes().max(256 << 20);
+        let image = self.sparse_file(&format!("{name}.img"), size);
+        filesystem::make(&image, fs_type).unwrap();
+        self.mount(name, fs_type, options)
+    }
+
+    /// Mounts the image of a filesystem made before at `name`.
+    pub(crate) fn mount(&self, name: &str, fs_type: FsType, options: &[&str]) -> PathBuf {
+        let options: Vec<_> = options.iter().map(|word| (*word).to_owned()).collect();
+        let target = self.directory(name);
+        let how = AttachOptions {
+            autoclear: true,
+            ..AttachOptions::default()
+        };
+        let device = loop_device::attach(self.path(&format!("{name}.img")), how).unwrap();
+        mount::mount(device.path(), &target, fs_type.as_str(), &options).unwrap();
+        target
     }
 
     pub(crate) fn root(&self) -> &Path {

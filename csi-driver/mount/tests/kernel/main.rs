@@ -14,7 +14,9 @@ use moorline_mount::{
 };
 use support::{Scratch, cannot_run, skipped};
 
-#[cfg(test)]
+mod allocate;
+mod copy;
+mod freeze;
 mod support;
 
 fn entry_at(path: &Path) -> Option<mountinfo::MountEntry> {
