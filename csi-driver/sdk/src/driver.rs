@@ -3,7 +3,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use moorline_proto::csi::{
-    controller_server::ControllerServer, identity_server::IdentityServer, node_server::NodeServer,
+    controller_server::ControllerServer, group_controller_server::GroupControllerServer,
+    identity_server::IdentityServer, node_server::NodeServer,
+    snapshot_metadata_server::SnapshotMetadataServer,
 };
 use thiserror::Error;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -13,10 +15,13 @@ use tonic::transport::Server;
 use crate::{
     endpoint::{Listener, UnixSocket},
     operations::Operations,
-    server::{ControllerService, IdentityService, NodeService},
+    server::{
+        ControllerService, GroupControllerService, IdentityService, NodeService, SnapshotMetadataService,
+    },
     traits::{
-        Attachment, Capacity, Modification, NodeExpansion, NodePublishing, NodeStaging, NodeStats, Readiness,
-        VolumeExpansion, VolumeListing, VolumeLookup, Volumes,
+        Attachment, Capacity, GroupSnapshots, Modification, NodeExpansion, NodePublishing, NodeStaging,
+        NodeStats, Readiness, SnapshotListing, SnapshotLookup, SnapshotMetadata, Snapshots, VolumeExpansion,
+        VolumeListing, VolumeLookup, Volumes,
     },
 };
 
@@ -56,6 +61,11 @@ pub(crate) struct Groups {
     pub(crate) expansion: Option<Arc<dyn VolumeExpansion>>,
     pub(crate) modification: Option<Arc<dyn Modification>>,
     pub(crate) attachment: Option<Arc<dyn Attachment>>,
+    pub(crate) snapshots: Option<Arc<dyn Snapshots>>,
+    pub(crate) snapshot_listing: Option<Arc<dyn SnapshotListing>>,
+    pub(crate) snapshot_lookup: Option<Arc<dyn SnapshotLookup>>,
+    pub(crate) group_snapshots: Option<Arc<dyn GroupSnapshots>>,
+    pub(crate) snapshot_metadata: Option<Arc<dyn SnapshotMetadata>>,
     pub(crate) node: Option<Arc<dyn NodePublishing>>,
     pub(crate) staging: Option<Arc<dyn NodeStaging>>,
     pub(crate) stats: Option<Arc<dyn NodeStats>>,
@@ -124,6 +134,20 @@ impl DriverBuilder {
         self
     }
 
+    /// Serves the group controller service.
+    #[must_use]
+    pub fn group_snapshots(mut self, group_snapshots: Arc<dyn GroupSnapshots>) -> Self {
+        self.groups.group_snapshots = Some(group_snapshots);
+        self
+    }
+
+    /// Serves the snapshot metadata service.
+    #[must_use]
+    pub fn snapshot_metadata(mut self, snapshot_metadata: Arc<dyn SnapshotMetadata>) -> Self {
+        self.groups.snapshot_metadata = Some(snapshot_metadata);
+        self
+    }
+
     /// Serves the node service; `more` adds optional groups.
     #[must_use]
     pub fn node(mut self, node: Arc<dyn NodePublishing>, more: impl FnOnce(NodeGroups<'_>)) -> Self {
@@ -176,6 +200,18 @@ impl ControllerGroups<'_> {
     group!(
         /// PUBLISH_UNPUBLISH_VOLUME.
         attachment, Attachment
+    );
+    group!(
+        /// CREATE_DELETE_SNAPSHOT.
+        snapshots, Snapshots
+    );
+    group!(
+        /// LIST_SNAPSHOTS.
+        snapshot_listing, SnapshotListing
+    );
+    group!(
+        /// GET_SNAPSHOT.
+        snapshot_lookup, SnapshotLookup
     );
 
     /// That is all.
@@ -244,9 +280,20 @@ impl Driver {
             .node
             .clone()
             .map(|node| NodeServer::new(NodeService::new(node, Arc::clone(&groups), operations.clone())));
+        let group_controller = groups.group_snapshots.clone().map(|group_snapshots| {
+            GroupControllerServer::new(GroupControllerService::new(group_snapshots, operations.clone()))
+        });
+        let snapshot_metadata = groups.snapshot_metadata.clone().map(|snapshot_metadata| {
+            SnapshotMetadataServer::new(SnapshotMetadataService::new(
+                snapshot_metadata,
+                operations.clone(),
+            ))
+        });
         let router = Server::builder()
             .add_service(IdentityServer::new(identity))
             .add_optional_service(controller)
+            .add_optional_service(group_controller)
+            .add_optional_service(snapshot_metadata)
             .add_optional_service(node);
         let stopped = stop.clone().cancelled_owned();
         let serving = async {
@@ -291,6 +338,11 @@ impl fmt::Debug for Groups {
             ("expansion", self.expansion.is_some()),
             ("modification", self.modification.is_some()),
             ("attachment", self.attachment.is_some()),
+            ("snapshots", self.snapshots.is_some()),
+            ("snapshot_listing", self.snapshot_listing.is_some()),
+            ("snapshot_lookup", self.snapshot_lookup.is_some()),
+            ("group_snapshots", self.group_snapshots.is_some()),
+            ("snapshot_metadata", self.snapshot_metadata.is_some()),
             ("node", self.node.is_some()),
             ("staging", self.staging.is_some()),
             ("stats", self.stats.is_some()),

@@ -6,6 +6,7 @@
 //! volume, work goes on when the caller hangs up, sockets are private, and stopping waits for what is running.
 #![doc = include_str!("../EXAMPLE.md")]
 
+mod blocks;
 pub mod driver;
 pub mod endpoint;
 mod error;
@@ -14,10 +15,12 @@ pub mod null;
 mod operations;
 pub mod request;
 mod server;
+pub mod snapshot;
 pub mod traits;
 pub mod volume;
 
 pub use async_trait::async_trait;
+pub use blocks::{BlockKind, BlockRange, BlockSink, CallerGone};
 pub use driver::{Driver, DriverInfo, GRACE_PERIOD_DEFAULT, ServeError};
 pub use endpoint::{Endpoint, EndpointError, Listener};
 pub use error::{DriverError, ErrorKind};

@@ -5,13 +5,16 @@
 
 use std::future::Future;
 
-use tokio::time::Instant;
+use futures::{Stream, StreamExt as _, stream};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Response, Status};
 use tracing::Instrument as _;
 
 use crate::{
     DriverError,
+    blocks::{BlockMessage, BlockSink, CallerGone},
     in_flight::{Claim, InFlight},
 };
 
@@ -51,18 +54,16 @@ impl Operations {
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         method: &'static str,
-        claim: Claim,
+        claims: Vec<Claim>,
         work: impl Future<Output = Result<T, DriverError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        if self.is_stopping() {
-            // Nothing has begun: the one case in which this code is true.
-            return Err(Status::unavailable("the driver is stopping"));
-        }
-        let volume_id = match &claim {
-            Claim::Name(id) | Claim::Volume(id) | Claim::Target(id, _) => id.clone(),
-        };
+        self.refuse_when_stopping()?;
+        let volume_id = claims
+            .first()
+            .map(|claim| claim.subject().to_owned())
+            .unwrap_or_default();
         let span = tracing::info_span!("rpc", rpc.method = method, volume.id = volume_id);
-        let guard = self.in_flight.acquire(claim, method)?;
+        let guard = self.in_flight.acquire(claims, method)?;
         let task = async move {
             let _guard = guard;
             observe(work).await
@@ -70,8 +71,58 @@ impl Operations {
         let done = self.tasks.spawn(task.instrument(span)).await;
         done.unwrap_or_else(|error| {
             tracing::error!(rpc.method = method, volume.id = volume_id, %error, "An operation ended by a panic");
-            Err(Status::internal(format!("{method} ended unexpectedly; this is a bug of the driver")))
+            Err(ended_unexpectedly(method))
         })
+    }
+
+    /// Runs something that streams block ranges: it only looks, but what it looks at must stay. It ends early when
+    /// the caller goes or the driver stops; a stream that was cut short never looks like a complete one.
+    pub(crate) fn stream<Work: Future<Output = Result<(), DriverError>> + Send + 'static>(
+        &self,
+        method: &'static str,
+        claims: Vec<Claim>,
+        max_results: Option<usize>,
+        work: impl FnOnce(BlockSink) -> Work,
+    ) -> Result<impl Stream<Item = Result<BlockMessage, Status>> + Send + 'static, Status> {
+        self.refuse_when_stopping()?;
+        let snapshot_id = claims
+            .first()
+            .map(|claim| claim.subject().to_owned())
+            .unwrap_or_default();
+        let span = tracing::info_span!("rpc", rpc.method = method, snapshot.id = snapshot_id);
+        let guard = self.in_flight.acquire(claims, method)?;
+        let (sink, end, messages) = BlockSink::new(max_results, self.stop.clone());
+        let (tell_end, hear_end) = oneshot::channel();
+        let (work, stop) = (work(sink), self.stop.clone());
+        let task = async move {
+            let _guard = guard;
+            let ended = tokio::select! {
+                biased;
+                () = end.abandoned() => Err(DriverError::from(CallerGone).into()),
+                () = stop.cancelled() => Err(Status::unavailable("the driver is stopping; go on from the last range")),
+                sent = observe(async { work.await?; end.finish().await }) => sent.map(|_| ()),
+            };
+            // Nobody hears it when the caller has gone.
+            tell_end.send(ended).ok();
+        };
+        self.tasks.spawn(task.instrument(span));
+        let end = stream::once(async move {
+            match hear_end.await {
+                Ok(Ok(())) => None,
+                Ok(Err(status)) => Some(Err(status)),
+                Err(_) => Some(Err(ended_unexpectedly(method))),
+            }
+        });
+        let messages = ReceiverStream::new(messages).map(Ok);
+        Ok(messages.chain(end.filter_map(|end| async move { end })))
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), Status> {
+        if self.is_stopping() {
+            // Nothing has begun: the one case in which this code is true.
+            return Err(Status::unavailable("the driver is stopping"));
+        }
+        Ok(())
     }
 
     /// Waits until the last operation has ended.
@@ -83,6 +134,12 @@ impl Operations {
     pub(crate) fn describe(&self) -> Vec<String> {
         self.in_flight.describe()
     }
+}
+
+fn ended_unexpectedly(method: &str) -> Status {
+    Status::internal(format!(
+        "{method} ended unexpectedly; this is a bug of the driver"
+    ))
 }
 
 async fn observe<T>(

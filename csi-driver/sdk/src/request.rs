@@ -7,7 +7,10 @@ mod capability;
 mod capacity;
 mod controller;
 mod field;
+mod group_snapshot;
 mod node;
+mod snapshot;
+mod snapshot_metadata;
 mod topology;
 
 pub use capability::{AccessMode, AccessType, MountVolume, VolumeCapability};
@@ -16,11 +19,14 @@ pub use controller::{
     CapacityQuery, ContentSource, CreateVolume, DeleteVolume, ExpandVolume, ListPage, ModifyVolume,
     PublishToNode, UnpublishFromNode, ValidateCapabilities,
 };
-pub use field::{Secrets, StringMap, VolumeId};
+pub use field::{GroupSnapshotId, Secrets, SnapshotId, StringMap, VolumeId};
+pub use group_snapshot::{CreateGroupSnapshot, DeleteGroupSnapshot, GetGroupSnapshot};
 pub use node::{
     NodeExpandVolume, NodePublishVolume, NodeStageVolume, NodeUnpublishVolume, NodeUnstageVolume,
     VolumeStatsQuery,
 };
+pub use snapshot::{CreateSnapshot, DeleteSnapshot, GetSnapshot, SnapshotQuery};
+pub use snapshot_metadata::{AllocatedBlocks, BlockWindow, ChangedBlocks};
 pub use topology::{Topology, TopologyRequirement};
 
 #[cfg(test)]

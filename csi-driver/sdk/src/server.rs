@@ -1,12 +1,16 @@
 //! The gRPC services over a driver's parts: checks, claims, capability lists, conversions. No storage in here.
 
 mod controller;
+mod group_controller;
 mod identity;
 mod node;
+mod snapshot_metadata;
 
 pub(crate) use controller::ControllerService;
+pub(crate) use group_controller::GroupControllerService;
 pub(crate) use identity::IdentityService;
 pub(crate) use node::NodeService;
+pub(crate) use snapshot_metadata::SnapshotMetadataService;
 
 use crate::{
     DriverError,

@@ -8,12 +8,15 @@
 use async_trait::async_trait;
 
 use crate::{
-    DriverError,
+    BlockSink, DriverError,
     request::{
-        CapacityQuery, CreateVolume, DeleteVolume, ExpandVolume, ListPage, ModifyVolume, NodeExpandVolume,
-        NodePublishVolume, NodeStageVolume, NodeUnpublishVolume, NodeUnstageVolume, PublishToNode, StringMap,
-        UnpublishFromNode, ValidateCapabilities, VolumeId, VolumeStatsQuery,
+        AllocatedBlocks, CapacityQuery, ChangedBlocks, CreateGroupSnapshot, CreateSnapshot, CreateVolume,
+        DeleteGroupSnapshot, DeleteSnapshot, DeleteVolume, ExpandVolume, GetGroupSnapshot, GetSnapshot,
+        ListPage, ModifyVolume, NodeExpandVolume, NodePublishVolume, NodeStageVolume, NodeUnpublishVolume,
+        NodeUnstageVolume, PublishToNode, SnapshotQuery, StringMap, UnpublishFromNode, ValidateCapabilities,
+        VolumeId, VolumeStatsQuery,
     },
+    snapshot::{GroupSnapshot, Snapshot, SnapshotPage},
     volume::{
         AvailableCapacity, Confirmation, ExpandedVolume, ListedVolume, NodeDescription, Volume, VolumePage,
         VolumeStats,
@@ -42,6 +45,20 @@ pub trait Volumes: Send + Sync + 'static {
     /// `NotFound` when there is no such volume.
     async fn validate_capabilities(&self, request: ValidateCapabilities)
     -> Result<Confirmation, DriverError>;
+
+    /// From what `create_volume` can take content; requests for anything else are refused before it is called.
+    fn content_sources(&self) -> ContentSources {
+        ContentSources::default()
+    }
+}
+
+/// From what new volumes can take their content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContentSources {
+    /// From other volumes: CLONE_VOLUME.
+    pub clones: bool,
+    /// From snapshots; counts only together with [`Snapshots`].
+    pub snapshots: bool,
 }
 
 /// Free space: GET_CAPACITY.
@@ -67,6 +84,11 @@ pub trait VolumeListing: Send + Sync + 'static {
     fn knows_published_nodes(&self) -> bool {
         false
     }
+
+    /// Do the entries tell the volumes' health? See [`VolumeLookup::knows_condition`].
+    fn knows_condition(&self) -> bool {
+        false
+    }
 }
 
 /// A single volume looked up: GET_VOLUME.
@@ -77,6 +99,96 @@ pub trait VolumeLookup: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` when there is none.
     async fn get_volume(&self, volume_id: VolumeId) -> Result<ListedVolume, DriverError>;
+
+    /// Does the answer tell the volume's health? VOLUME_CONDITION of the controller is advertised when listing and
+    /// lookup, as far as they are served, both do.
+    fn knows_condition(&self) -> bool {
+        false
+    }
+}
+
+/// Making and removing snapshots: CREATE_DELETE_SNAPSHOT.
+#[async_trait]
+pub trait Snapshots: Send + Sync + 'static {
+    /// Cuts a snapshot, or returns the one of that name. It may answer before the snapshot can be used, once it is cut:
+    /// callers ask again until it is ready.
+    ///
+    /// Other snapshots and clones of the same volume may run at the same time, its deletion and growth do not.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken by a snapshot of another volume, `NotFound` for the volume,
+    /// `ResourceExhausted`. An error of any kind but `Uncertain` promises that nothing is left behind.
+    async fn create_snapshot(&self, request: CreateSnapshot) -> Result<Snapshot, DriverError>;
+
+    /// Removes a snapshot. One that is not there is fine.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while it is in use, `InvalidArgument` when it is part of a group.
+    async fn delete_snapshot(&self, request: DeleteSnapshot) -> Result<(), DriverError>;
+}
+
+/// The list of all snapshots: LIST_SNAPSHOTS.
+#[async_trait]
+pub trait SnapshotListing: Send + Sync + 'static {
+    /// A page of the list, in an order that does not change. Nothing that fits is an empty page, not an error.
+    ///
+    /// # Errors
+    /// `Aborted` when the token is none of ours.
+    async fn list_snapshots(&self, query: SnapshotQuery) -> Result<SnapshotPage, DriverError>;
+}
+
+/// A single snapshot looked up: GET_SNAPSHOT.
+#[async_trait]
+pub trait SnapshotLookup: Send + Sync + 'static {
+    /// The snapshot with this id.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    async fn get_snapshot(&self, request: GetSnapshot) -> Result<Snapshot, DriverError>;
+}
+
+/// Snapshots of several volumes at one point in time: the group controller service and
+/// CREATE_DELETE_GET_VOLUME_GROUP_SNAPSHOT.
+#[async_trait]
+pub trait GroupSnapshots: Send + Sync + 'static {
+    /// Cuts all volumes at one point in time, or returns the group of that name.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the name is taken by a group of other volumes, `NotFound` for a volume,
+    /// `FailedPrecondition` when they can't be cut together. Unless it is `Uncertain`, nothing is left behind.
+    async fn create_group_snapshot(&self, request: CreateGroupSnapshot)
+    -> Result<GroupSnapshot, DriverError>;
+
+    /// Removes a group and its snapshots. One that is not there is fine.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the snapshots named are not those of the group, `FailedPrecondition` while one is in use.
+    async fn delete_group_snapshot(&self, request: DeleteGroupSnapshot) -> Result<(), DriverError>;
+
+    /// The group with this id.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `InvalidArgument` when the snapshots named are not those of the group.
+    async fn get_group_snapshot(&self, request: GetGroupSnapshot) -> Result<GroupSnapshot, DriverError>;
+}
+
+/// Which blocks of snapshots hold data: the snapshot metadata service.
+///
+/// Ranges are sent in ascending order, without overlaps, after the layout. The future is dropped when the caller goes
+/// or the driver stops: the caller asks again from where it was.
+#[async_trait]
+pub trait SnapshotMetadata: Send + Sync + 'static {
+    /// Sends the ranges of the snapshot that hold data.
+    ///
+    /// # Errors
+    /// `NotFound`, `FailedPrecondition` when the snapshot is not ready, `OutOfRange` when the offset is behind its end.
+    async fn allocated_blocks(&self, request: AllocatedBlocks, to: BlockSink) -> Result<(), DriverError>;
+
+    /// Sends the ranges in which the two snapshots differ.
+    ///
+    /// # Errors
+    /// As above, and `InvalidArgument` when they are not of one volume or the target is the earlier one.
+    async fn changed_blocks(&self, request: ChangedBlocks, to: BlockSink) -> Result<(), DriverError>;
 }
 
 /// When volumes can grow.

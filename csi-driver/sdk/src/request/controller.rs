@@ -3,7 +3,7 @@
 use moorline_proto::csi;
 
 use super::{
-    CapacityRange, Secrets, StringMap, Topology, TopologyRequirement, VolumeCapability, VolumeId,
+    CapacityRange, Secrets, SnapshotId, StringMap, Topology, TopologyRequirement, VolumeCapability, VolumeId,
     field::{self, id, node_id, optional_text},
 };
 use crate::DriverError;
@@ -33,7 +33,7 @@ pub struct CreateVolume {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContentSource {
     /// The snapshot with this id.
-    Snapshot(String),
+    Snapshot(SnapshotId),
     /// The volume with this id.
     Volume(VolumeId),
 }
@@ -43,7 +43,7 @@ impl ContentSource {
         use csi::volume_content_source::Type;
         match source.r#type {
             Some(Type::Snapshot(snapshot)) => {
-                id("snapshot_id", snapshot.snapshot_id).map(ContentSource::Snapshot)
+                SnapshotId::parse(snapshot.snapshot_id).map(ContentSource::Snapshot)
             }
             Some(Type::Volume(volume)) => VolumeId::parse(volume.volume_id).map(ContentSource::Volume),
             None => Err(DriverError::invalid(
@@ -57,7 +57,9 @@ impl From<ContentSource> for csi::VolumeContentSource {
     fn from(source: ContentSource) -> Self {
         use csi::volume_content_source::{SnapshotSource, Type, VolumeSource};
         let source = match source {
-            ContentSource::Snapshot(snapshot_id) => Type::Snapshot(SnapshotSource { snapshot_id }),
+            ContentSource::Snapshot(snapshot_id) => Type::Snapshot(SnapshotSource {
+                snapshot_id: snapshot_id.into(),
+            }),
             ContentSource::Volume(volume_id) => Type::Volume(VolumeSource {
                 volume_id: volume_id.into(),
             }),
@@ -176,16 +178,20 @@ pub struct ListPage {
     pub starting_token: Option<String>,
 }
 
+impl ListPage {
+    pub(super) fn parse(max_entries: i32, starting_token: String) -> Result<Self, DriverError> {
+        Ok(ListPage {
+            max_entries: field::optional_count("max_entries", max_entries)?,
+            starting_token: optional_text("starting_token", starting_token)?,
+        })
+    }
+}
+
 impl TryFrom<csi::ListVolumesRequest> for ListPage {
     type Error = DriverError;
 
     fn try_from(request: csi::ListVolumesRequest) -> Result<Self, DriverError> {
-        let max_entries = usize::try_from(request.max_entries)
-            .map_err(|_| DriverError::invalid("max_entries is negative"))?;
-        Ok(ListPage {
-            max_entries: (max_entries > 0).then_some(max_entries),
-            starting_token: optional_text("starting_token", request.starting_token)?,
-        })
+        ListPage::parse(request.max_entries, request.starting_token)
     }
 }
 

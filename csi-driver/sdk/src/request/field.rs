@@ -20,34 +20,67 @@ const PATH_BYTES_MAX: usize = 4095;
 /// String parameters, in a stable order.
 pub type StringMap = BTreeMap<String, String>;
 
-/// The id that the driver gave a volume.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VolumeId(String);
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
 
-impl VolumeId {
-    /// Checks an id: 1 to 128 bytes without control characters.
-    ///
-    /// # Errors
-    /// Invalid argument otherwise.
-    pub fn parse(text: impl Into<String>) -> Result<Self, DriverError> {
-        id("volume_id", text.into()).map(VolumeId)
-    }
+        impl $name {
+            /// Checks an id: 1 to 128 bytes without control characters.
+            ///
+            /// # Errors
+            /// Invalid argument otherwise.
+            pub fn parse(text: impl Into<String>) -> Result<Self, DriverError> {
+                Self::parse_field($field, text.into())
+            }
 
-    /// The id as it goes over the wire.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            pub(crate) fn parse_field(field: &str, text: String) -> Result<Self, DriverError> {
+                id(field, text).map(Self)
+            }
+
+            /// The id as it goes over the wire.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+    };
 }
 
-impl fmt::Display for VolumeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+identifier!(
+    /// The id that the driver gave a volume.
+    VolumeId,
+    "volume_id"
+);
+identifier!(
+    /// The id that the driver gave a snapshot.
+    SnapshotId,
+    "snapshot_id"
+);
+identifier!(
+    /// The id that the driver gave a group of snapshots.
+    GroupSnapshotId,
+    "group_snapshot_id"
+);
 
-impl From<VolumeId> for String {
-    fn from(volume_id: VolumeId) -> Self {
-        volume_id.0
+/// A list of ids in which none comes twice.
+pub(super) fn unique<T: Clone + Ord + fmt::Display>(field: &str, ids: Vec<T>) -> Result<Vec<T>, DriverError> {
+    let mut seen = std::collections::BTreeSet::new();
+    match ids.iter().find(|id| !seen.insert((*id).clone())) {
+        Some(twice) => Err(DriverError::invalid(format!("{field} has {twice} twice"))),
+        None => Ok(ids),
     }
 }
 
@@ -100,6 +133,13 @@ pub(crate) fn optional_text(field: &str, text: String) -> Result<Option<String>,
         return Ok(None);
     }
     text_up_to(field, text, STRING_BYTES_MAX).map(Some)
+}
+
+/// A count of which 0 means that none is given.
+pub(super) fn optional_count(field: &str, count: i32) -> Result<Option<usize>, DriverError> {
+    let count =
+        usize::try_from(count).map_err(|_| DriverError::invalid(format!("{field} {count} is negative")))?;
+    Ok((count > 0).then_some(count))
 }
 
 /// A required string.

@@ -12,15 +12,16 @@ use tonic::{Request, Response, Status};
 
 use super::{check_capabilities, check_capability, read, served};
 use crate::{
-    DriverError, ErrorKind,
+    DriverError,
     driver::Groups,
     in_flight::Claim,
     operations::Operations,
     request::{
-        CapacityQuery, ContentSource, CreateVolume, DeleteVolume, ExpandVolume, ListPage, ModifyVolume,
-        PublishToNode, UnpublishFromNode, ValidateCapabilities, VolumeId,
+        CapacityQuery, ContentSource, CreateSnapshot, CreateVolume, DeleteSnapshot, DeleteVolume,
+        ExpandVolume, GetSnapshot, ListPage, ModifyVolume, PublishToNode, SnapshotQuery, UnpublishFromNode,
+        ValidateCapabilities, VolumeId,
     },
-    traits::Volumes,
+    traits::{ContentSources, Volumes},
     volume::{Confirmation, ListedVolume, bytes},
 };
 
@@ -54,13 +55,16 @@ impl ControllerService {
     fn check_create(&self, mut request: CreateVolume) -> Result<CreateVolume, DriverError> {
         check_capabilities(&self.groups, &request.capabilities)?;
         if let Some(source) = &request.content_source {
-            let kind = match source {
-                ContentSource::Snapshot(_) => "a snapshot",
-                ContentSource::Volume(_) => "another volume",
+            let sources = content_sources(&self.groups);
+            let (can_do, kind) = match source {
+                ContentSource::Snapshot(_) => (sources.snapshots, "a snapshot"),
+                ContentSource::Volume(_) => (sources.clones, "another volume"),
             };
-            return Err(DriverError::invalid(format!(
-                "this driver can't make a volume from {kind}"
-            )));
+            if !can_do {
+                return Err(DriverError::invalid(format!(
+                    "this driver can't make a volume from {kind}"
+                )));
+            }
         }
         if !request.mutable_parameters.is_empty() && self.groups.modification.is_none() {
             return Err(DriverError::invalid(
@@ -74,10 +78,38 @@ impl ControllerService {
     }
 }
 
+/// What volumes can be made from. Snapshots count only where they can be made as well.
+fn content_sources(groups: &Groups) -> ContentSources {
+    let sources = groups
+        .volumes
+        .as_ref()
+        .map(|volumes| volumes.content_sources())
+        .unwrap_or_default();
+    ContentSources {
+        clones: sources.clones,
+        snapshots: sources.snapshots && groups.snapshots.is_some(),
+    }
+}
+
+/// What a create has for itself: its name, and its source together with others that only read it.
+fn claims_of_create(request: &CreateVolume) -> Vec<Claim> {
+    let name = Claim::Name(request.name.clone());
+    let source = request.content_source.as_ref().map(|source| match source {
+        ContentSource::Snapshot(snapshot_id) => Claim::SnapshotSource(snapshot_id.to_string()),
+        ContentSource::Volume(volume_id) => Claim::VolumeSource(volume_id.to_string()),
+    });
+    std::iter::once(name).chain(source).collect()
+}
+
 fn capabilities(groups: &Groups) -> Vec<csi::ControllerServiceCapability> {
     use rpc::Type as Rpcs;
     let attachment = groups.attachment.as_ref();
     let listing = groups.listing.as_ref();
+    let knows_condition = [
+        listing.map(|group| group.knows_condition()),
+        groups.lookup.as_ref().map(|group| group.knows_condition()),
+    ];
+    let mut knows_condition = knows_condition.into_iter().flatten().peekable();
     let all = [
         (groups.volumes.is_some(), Rpcs::CreateDeleteVolume),
         (attachment.is_some(), Rpcs::PublishUnpublishVolume),
@@ -95,6 +127,14 @@ fn capabilities(groups: &Groups) -> Vec<csi::ControllerServiceCapability> {
         (groups.expansion.is_some(), Rpcs::ExpandVolume),
         (groups.modification.is_some(), Rpcs::ModifyVolume),
         (groups.has_single_node_modes, Rpcs::SingleNodeMultiWriter),
+        (groups.snapshots.is_some(), Rpcs::CreateDeleteSnapshot),
+        (groups.snapshot_listing.is_some(), Rpcs::ListSnapshots),
+        (groups.snapshot_lookup.is_some(), Rpcs::GetSnapshot),
+        (content_sources(groups).clones, Rpcs::CloneVolume),
+        (
+            knows_condition.peek().is_some() && knows_condition.all(|knows| knows),
+            Rpcs::VolumeCondition,
+        ),
     ];
     let advertised = all.into_iter().filter(|(is_served, _)| *is_served);
     advertised
@@ -145,12 +185,12 @@ impl Controller for ControllerService {
     ) -> Answer<csi::CreateVolumeResponse> {
         let request = read::<_, CreateVolume>(request).and_then(|request| self.check_create(request))?;
         let volumes = Arc::clone(&self.volumes.0);
-        let claim = Claim::Name(request.name.clone());
+        let claims = claims_of_create(&request);
         let work = async move {
             let volume = volumes.create_volume(request).await?.try_into()?;
             Ok(csi::CreateVolumeResponse { volume: Some(volume) })
         };
-        self.operations.change("CreateVolume", claim, work).await
+        self.operations.change("CreateVolume", claims, work).await
     }
 
     async fn delete_volume(
@@ -159,12 +199,12 @@ impl Controller for ControllerService {
     ) -> Answer<csi::DeleteVolumeResponse> {
         let request = read::<_, DeleteVolume>(request)?;
         let volumes = Arc::clone(&self.volumes.0);
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Volume(request.volume_id.to_string())];
         let work = async move {
             volumes.delete_volume(request).await?;
             Ok(csi::DeleteVolumeResponse {})
         };
-        self.operations.change("DeleteVolume", claim, work).await
+        self.operations.change("DeleteVolume", claims, work).await
     }
 
     async fn validate_volume_capabilities(
@@ -259,7 +299,7 @@ impl Controller for ControllerService {
         let expansion = served(self.groups.expansion.as_ref(), "ControllerExpandVolume")?;
         let request = read::<_, ExpandVolume>(request)?;
         check_capabilities(&self.groups, request.capability.as_slice())?;
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Volume(request.volume_id.to_string())];
         let work = async move {
             let expanded = expansion.expand_volume(request).await?;
             Ok(csi::ControllerExpandVolumeResponse {
@@ -268,7 +308,7 @@ impl Controller for ControllerService {
             })
         };
         self.operations
-            .change("ControllerExpandVolume", claim, work)
+            .change("ControllerExpandVolume", claims, work)
             .await
     }
 
@@ -278,13 +318,13 @@ impl Controller for ControllerService {
     ) -> Answer<csi::ControllerModifyVolumeResponse> {
         let modification = served(self.groups.modification.as_ref(), "ControllerModifyVolume")?;
         let request = read::<_, ModifyVolume>(request)?;
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Volume(request.volume_id.to_string())];
         let work = async move {
             modification.modify_volume(request).await?;
             Ok(csi::ControllerModifyVolumeResponse {})
         };
         self.operations
-            .change("ControllerModifyVolume", claim, work)
+            .change("ControllerModifyVolume", claims, work)
             .await
     }
 
@@ -300,7 +340,7 @@ impl Controller for ControllerService {
                 DriverError::invalid("readonly needs PUBLISH_READONLY, which this driver has not").into(),
             );
         }
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Attachment(request.volume_id.to_string())];
         let work = async move {
             let context = attachment.publish_to_node(request).await?;
             Ok(csi::ControllerPublishVolumeResponse {
@@ -308,7 +348,7 @@ impl Controller for ControllerService {
             })
         };
         self.operations
-            .change("ControllerPublishVolume", claim, work)
+            .change("ControllerPublishVolume", claims, work)
             .await
     }
 
@@ -318,46 +358,85 @@ impl Controller for ControllerService {
     ) -> Answer<csi::ControllerUnpublishVolumeResponse> {
         let attachment = served(self.groups.attachment.as_ref(), "ControllerUnpublishVolume")?;
         let request = read::<_, UnpublishFromNode>(request)?;
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Attachment(request.volume_id.to_string())];
         let work = async move {
             attachment.unpublish_from_node(request).await?;
             Ok(csi::ControllerUnpublishVolumeResponse {})
         };
         self.operations
-            .change("ControllerUnpublishVolume", claim, work)
+            .change("ControllerUnpublishVolume", claims, work)
             .await
     }
 
     async fn create_snapshot(
         &self,
-        _: Request<csi::CreateSnapshotRequest>,
+        request: Request<csi::CreateSnapshotRequest>,
     ) -> Answer<csi::CreateSnapshotResponse> {
-        Err(not_served("CreateSnapshot"))
+        let snapshots = served(self.groups.snapshots.as_ref(), "CreateSnapshot")?;
+        let request = read::<_, CreateSnapshot>(request)?;
+        let claims = vec![
+            Claim::SnapshotName(request.name.clone()),
+            Claim::VolumeSource(request.source_volume_id.to_string()),
+        ];
+        let work = async move {
+            let snapshot = snapshots.create_snapshot(request).await?.try_into()?;
+            Ok(csi::CreateSnapshotResponse {
+                snapshot: Some(snapshot),
+            })
+        };
+        self.operations.change("CreateSnapshot", claims, work).await
     }
 
     async fn delete_snapshot(
         &self,
-        _: Request<csi::DeleteSnapshotRequest>,
+        request: Request<csi::DeleteSnapshotRequest>,
     ) -> Answer<csi::DeleteSnapshotResponse> {
-        Err(not_served("DeleteSnapshot"))
+        let snapshots = served(self.groups.snapshots.as_ref(), "DeleteSnapshot")?;
+        let request = read::<_, DeleteSnapshot>(request)?;
+        let claims = vec![Claim::Snapshot(request.snapshot_id.to_string())];
+        let work = async move {
+            snapshots.delete_snapshot(request).await?;
+            Ok(csi::DeleteSnapshotResponse {})
+        };
+        self.operations.change("DeleteSnapshot", claims, work).await
     }
 
     async fn list_snapshots(
         &self,
-        _: Request<csi::ListSnapshotsRequest>,
+        request: Request<csi::ListSnapshotsRequest>,
     ) -> Answer<csi::ListSnapshotsResponse> {
-        Err(not_served("ListSnapshots"))
+        let listing = served(self.groups.snapshot_listing.as_ref(), "ListSnapshots")?;
+        let query = read::<_, SnapshotQuery>(request)?;
+        let work = async {
+            let page = listing.list_snapshots(query).await?;
+            let entries = page.entries.into_iter().map(|snapshot| {
+                Ok::<_, DriverError>(csi::list_snapshots_response::Entry {
+                    snapshot: Some(snapshot.try_into()?),
+                })
+            });
+            Ok(csi::ListSnapshotsResponse {
+                entries: entries.collect::<Result<_, _>>()?,
+                next_token: page.next_token.unwrap_or_default(),
+            })
+        };
+        self.operations.look("ListSnapshots", "", work).await
     }
 
-    async fn get_snapshot(&self, _: Request<csi::GetSnapshotRequest>) -> Answer<csi::GetSnapshotResponse> {
-        Err(not_served("GetSnapshot"))
+    async fn get_snapshot(
+        &self,
+        request: Request<csi::GetSnapshotRequest>,
+    ) -> Answer<csi::GetSnapshotResponse> {
+        let lookup = served(self.groups.snapshot_lookup.as_ref(), "GetSnapshot")?;
+        let request = read::<_, GetSnapshot>(request)?;
+        let snapshot_id = request.snapshot_id.clone();
+        let work = async {
+            let snapshot = lookup.get_snapshot(request).await?.try_into()?;
+            Ok(csi::GetSnapshotResponse {
+                snapshot: Some(snapshot),
+            })
+        };
+        self.operations
+            .look("GetSnapshot", snapshot_id.as_str(), work)
+            .await
     }
-}
-
-fn not_served(method: &str) -> Status {
-    DriverError::new(
-        ErrorKind::Unimplemented,
-        format!("this driver does not serve {method}"),
-    )
-    .into()
 }

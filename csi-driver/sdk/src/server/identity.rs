@@ -37,6 +37,14 @@ fn capabilities(groups: &Groups) -> Vec<PluginCapability> {
     let services = [
         (groups.volumes.is_some(), service::Type::ControllerService),
         (groups.has_topology, service::Type::VolumeAccessibilityConstraints),
+        (
+            groups.group_snapshots.is_some(),
+            service::Type::GroupControllerService,
+        ),
+        (
+            groups.snapshot_metadata.is_some(),
+            service::Type::SnapshotMetadataService,
+        ),
     ];
     let services = services
         .into_iter()

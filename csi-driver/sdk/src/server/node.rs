@@ -120,12 +120,12 @@ impl Node for NodeService {
         let staging = served(self.groups.staging.as_ref(), "NodeStageVolume")?;
         let request = read::<_, NodeStageVolume>(request)?;
         check_capability(&self.groups, &request.capability)?;
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Volume(request.volume_id.to_string())];
         let work = async move {
             staging.stage_volume(request).await?;
             Ok(csi::NodeStageVolumeResponse {})
         };
-        self.operations.change("NodeStageVolume", claim, work).await
+        self.operations.change("NodeStageVolume", claims, work).await
     }
 
     async fn node_unstage_volume(
@@ -134,12 +134,12 @@ impl Node for NodeService {
     ) -> Answer<csi::NodeUnstageVolumeResponse> {
         let staging = served(self.groups.staging.as_ref(), "NodeUnstageVolume")?;
         let request = read::<_, NodeUnstageVolume>(request)?;
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Volume(request.volume_id.to_string())];
         let work = async move {
             staging.unstage_volume(request).await?;
             Ok(csi::NodeUnstageVolumeResponse {})
         };
-        self.operations.change("NodeUnstageVolume", claim, work).await
+        self.operations.change("NodeUnstageVolume", claims, work).await
     }
 
     async fn node_publish_volume(
@@ -149,12 +149,15 @@ impl Node for NodeService {
         let request =
             read::<_, NodePublishVolume>(request).and_then(|request| self.check_publish(request))?;
         let node = Arc::clone(&self.node.0);
-        let claim = Claim::Target(request.volume_id.to_string(), request.target_path.clone());
+        let claims = vec![Claim::Target(
+            request.volume_id.to_string(),
+            request.target_path.clone(),
+        )];
         let work = async move {
             node.publish_volume(request).await?;
             Ok(csi::NodePublishVolumeResponse {})
         };
-        self.operations.change("NodePublishVolume", claim, work).await
+        self.operations.change("NodePublishVolume", claims, work).await
     }
 
     async fn node_unpublish_volume(
@@ -163,12 +166,15 @@ impl Node for NodeService {
     ) -> Answer<csi::NodeUnpublishVolumeResponse> {
         let request = read::<_, NodeUnpublishVolume>(request)?;
         let node = Arc::clone(&self.node.0);
-        let claim = Claim::Target(request.volume_id.to_string(), request.target_path.clone());
+        let claims = vec![Claim::Target(
+            request.volume_id.to_string(),
+            request.target_path.clone(),
+        )];
         let work = async move {
             node.unpublish_volume(request).await?;
             Ok(csi::NodeUnpublishVolumeResponse {})
         };
-        self.operations.change("NodeUnpublishVolume", claim, work).await
+        self.operations.change("NodeUnpublishVolume", claims, work).await
     }
 
     async fn node_get_volume_stats(
@@ -191,14 +197,14 @@ impl Node for NodeService {
         let expansion = served(self.groups.node_expansion.as_ref(), "NodeExpandVolume")?;
         let request = read::<_, NodeExpandVolume>(request)?;
         check_capabilities(&self.groups, request.capability.as_slice())?;
-        let claim = Claim::Volume(request.volume_id.to_string());
+        let claims = vec![Claim::Volume(request.volume_id.to_string())];
         let work = async move {
             let size = expansion.expand_volume(request).await?;
             Ok(csi::NodeExpandVolumeResponse {
                 capacity_bytes: size.map_or(Ok(0), bytes)?,
             })
         };
-        self.operations.change("NodeExpandVolume", claim, work).await
+        self.operations.change("NodeExpandVolume", claims, work).await
     }
 
     async fn node_get_capabilities(
