@@ -156,6 +156,11 @@ impl DriverBuilder {
         self
     }
 
+    #[cfg(test)]
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
     /// The driver.
     pub fn build(self) -> Driver {
         Driver {

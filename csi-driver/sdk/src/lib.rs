@@ -16,6 +16,8 @@ mod operations;
 pub mod request;
 mod server;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 pub mod traits;
 pub mod volume;
 

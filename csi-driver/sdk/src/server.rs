@@ -1,5 +1,6 @@
 //! The gRPC services over a driver's parts: checks, claims, capability lists, conversions. No storage in here.
 
+mod capabilities;
 mod controller;
 mod group_controller;
 mod identity;

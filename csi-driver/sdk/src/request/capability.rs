@@ -128,6 +128,27 @@ impl VolumeCapability {
         Self::parse_list(list)
     }
 
+    /// Can one new volume be all of this? It has one filesystem, and one group that owns it.
+    pub(super) fn parse_for_one_volume(list: Vec<csi::VolumeCapability>) -> Result<Vec<Self>, DriverError> {
+        let list = Self::parse_required_list(list)?;
+        type Wish = fn(&MountVolume) -> Option<&String>;
+        let wishes: [(&str, Wish); 2] = [
+            ("fs_type", |mount| mount.fs_type.as_ref()),
+            ("volume_mount_group", |mount| mount.volume_mount_group.as_ref()),
+        ];
+        for (field, wish) in wishes {
+            let mut wished = list.iter().filter_map(VolumeCapability::mount).filter_map(wish);
+            if let Some(first) = wished.next()
+                && let Some(other) = wished.find(|other| *other != first)
+            {
+                return Err(DriverError::invalid(format!(
+                    "volume_capabilities contradict each other: {field} {first:?} and {other:?}"
+                )));
+            }
+        }
+        Ok(list)
+    }
+
     pub(super) fn parse(capability: csi::VolumeCapability) -> Result<Self, DriverError> {
         let access_type = match capability.access_type {
             Some(wire::AccessType::Block(_)) => AccessType::Block,
@@ -163,6 +184,15 @@ impl MountVolume {
             return Err(DriverError::invalid(format!(
                 "mount_flags have {bytes} bytes; at most {MOUNT_FLAGS_BYTES_MAX} are allowed"
             )));
+        }
+        let has = |word: &str| {
+            mount
+                .mount_flags
+                .iter()
+                .any(|flag| flag.split(',').any(|flag| flag == word))
+        };
+        if has("ro") && has("rw") {
+            return Err(DriverError::invalid("mount_flags have both ro and rw"));
         }
         if mount
             .mount_flags

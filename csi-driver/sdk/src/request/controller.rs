@@ -75,7 +75,7 @@ impl TryFrom<csi::CreateVolumeRequest> for CreateVolume {
         Ok(CreateVolume {
             name: id("name", request.name)?,
             capacity: CapacityRange::parse(request.capacity_range)?,
-            capabilities: VolumeCapability::parse_required_list(request.volume_capabilities)?,
+            capabilities: VolumeCapability::parse_for_one_volume(request.volume_capabilities)?,
             parameters: field::map("parameters", request.parameters)?,
             mutable_parameters: field::map("mutable_parameters", request.mutable_parameters)?,
             secrets: field::secrets(request.secrets)?,

@@ -118,6 +118,10 @@ impl Drop for Secrets {
 
 pub(super) fn secrets(map: HashMap<String, String>) -> Result<Secrets, DriverError> {
     check_map_size("secrets", &map)?;
+    // The values are anybody's bytes; a key with control characters is a mistake. Neither is shown.
+    if map.keys().any(|key| has_control_characters(key)) {
+        return Err(DriverError::invalid("secrets has control characters in a key"));
+    }
     Ok(Secrets(map))
 }
 
@@ -183,6 +187,11 @@ pub(super) fn path(field: &str, text: String) -> Result<PathBuf, DriverError> {
         .any(|component| component == Component::ParentDir)
     {
         return Err(DriverError::invalid(format!("{field} {text} has a .. in it")));
+    }
+    if path.file_name().is_none() {
+        return Err(DriverError::invalid(format!(
+            "{field} {text} is the root directory"
+        )));
     }
     // Without doubled or trailing slashes, so that one path is always spelled one way.
     Ok(path.components().collect())

@@ -87,10 +87,17 @@ impl TryFrom<csi::NodePublishVolumeRequest> for NodePublishVolume {
     type Error = DriverError;
 
     fn try_from(request: csi::NodePublishVolumeRequest) -> Result<Self, DriverError> {
+        let staging_target_path = optional_path("staging_target_path", request.staging_target_path)?;
+        let target_path = path("target_path", request.target_path)?;
+        if staging_target_path.as_ref() == Some(&target_path) {
+            return Err(DriverError::invalid(
+                "target_path and staging_target_path are the same",
+            ));
+        }
         Ok(NodePublishVolume {
             volume_id: VolumeId::parse(request.volume_id)?,
-            staging_target_path: optional_path("staging_target_path", request.staging_target_path)?,
-            target_path: path("target_path", request.target_path)?,
+            staging_target_path,
+            target_path,
             capability: VolumeCapability::parse_required(request.volume_capability)?,
             is_read_only: request.readonly,
             publish_context: field::map("publish_context", request.publish_context)?,

@@ -1,316 +1,288 @@
 //! One table per request: what is refused, with which words, before a driver sees it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use moorline_proto::csi::{self, volume_capability as wire};
 
 use super::*;
 use crate::{DriverError, ErrorKind};
 
-fn mount_capability() -> csi::VolumeCapability {
+/// A name, what is changed in a request that is fine, and the words of the refusal; `None`: it stays fine.
+type Case<W> = (&'static str, fn(&mut W), Option<&'static str>);
+
+fn check<W: Clone, T: TryFrom<W, Error = DriverError> + fmt::Debug>(base: &W, cases: &[Case<W>]) {
+    T::try_from(base.clone()).expect("the request as it should be");
+    for (name, change, expected) in cases {
+        let mut request = base.clone();
+        change(&mut request);
+        match (T::try_from(request), expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expected)) => {
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{name}: {error}");
+                assert!(error.to_string().contains(expected), "{name}: {error}");
+            }
+            (got, expected) => panic!("{name}: {got:?}, expected {expected:?}"),
+        }
+    }
+}
+
+/// The rows of a required string of at most 128 bytes.
+macro_rules! required_text {
+    ($field:ident) => {
+        [
+            (
+                concat!("no ", stringify!($field)),
+                |r| r.$field.clear(),
+                Some(concat!(stringify!($field), " is missing")),
+            ),
+            (
+                concat!("longest ", stringify!($field)),
+                |r| r.$field = "x".repeat(128),
+                None,
+            ),
+            (
+                concat!("too long a ", stringify!($field)),
+                |r| r.$field = "x".repeat(129),
+                Some(concat!(stringify!($field), " has 129 bytes; at most 128")),
+            ),
+            (
+                concat!("bytes count in ", stringify!($field)),
+                |r| r.$field = "ß".repeat(65),
+                Some(concat!(stringify!($field), " has 130 bytes")),
+            ),
+            (
+                concat!("nul in ", stringify!($field)),
+                |r| r.$field = "a\0b".into(),
+                Some(concat!(stringify!($field), " has control characters")),
+            ),
+            (
+                concat!("C1 in ", stringify!($field)),
+                |r| r.$field = "a\u{85}b".into(),
+                Some(concat!(stringify!($field), " has control characters")),
+            ),
+        ]
+    };
+}
+
+/// The rows of a map of at most 4 KiB.
+macro_rules! map {
+    ($field:ident) => {
+        [
+            (
+                concat!("fullest ", stringify!($field)),
+                |r| r.$field = HashMap::from([("k".to_owned(), "v".repeat(4095))]),
+                None,
+            ),
+            (
+                concat!("too much in ", stringify!($field)),
+                |r| r.$field = HashMap::from([("k".to_owned(), "v".repeat(4096))]),
+                Some(concat!(stringify!($field), " has 4097 bytes; at most 4096")),
+            ),
+            (
+                concat!("nul in a key of ", stringify!($field)),
+                |r| r.$field = HashMap::from([("k\0".to_owned(), "v".to_owned())]),
+                Some(concat!(stringify!($field), " has control characters")),
+            ),
+        ]
+    };
+}
+
+/// The rows of an absolute path.
+macro_rules! path {
+    ($field:ident) => {
+        [
+            (
+                concat!("doubled and trailing slashes in ", stringify!($field)),
+                |r| r.$field = "/a//b/./".into(),
+                None,
+            ),
+            (
+                concat!("relative ", stringify!($field)),
+                |r| r.$field = "a/b".into(),
+                Some("is not absolute"),
+            ),
+            (
+                concat!("upwards in ", stringify!($field)),
+                |r| r.$field = "/a/../b".into(),
+                Some("has a .. in it"),
+            ),
+            (
+                concat!("root as ", stringify!($field)),
+                |r| r.$field = "//".into(),
+                Some("is the root directory"),
+            ),
+            (
+                concat!("nul in ", stringify!($field)),
+                |r| r.$field = "/a\0".into(),
+                Some(concat!(stringify!($field), " has control characters")),
+            ),
+            (
+                concat!("longest ", stringify!($field)),
+                |r| r.$field = format!("/{}", "x".repeat(4094)),
+                None,
+            ),
+            (
+                concat!("too long a ", stringify!($field)),
+                |r| r.$field = format!("/{}", "x".repeat(4095)),
+                Some(concat!(stringify!($field), " has 4096 bytes; at most 4095")),
+            ),
+        ]
+    };
+}
+
+/// The rows of a required single capability.
+macro_rules! capability {
+    ($field:ident) => {
+        [
+            (
+                "no access type",
+                |r| r.$field.as_mut().unwrap().access_type = None,
+                Some("neither block nor mount"),
+            ),
+            (
+                "no access mode",
+                |r| r.$field.as_mut().unwrap().access_mode = None,
+                Some("access_mode is missing"),
+            ),
+            (
+                "unknown access mode",
+                |r| r.$field.as_mut().unwrap().access_mode = Some(wire::AccessMode { mode: 0 }),
+                Some("access_mode 0 is unknown"),
+            ),
+            (
+                "access mode of the future",
+                |r| r.$field.as_mut().unwrap().access_mode = Some(wire::AccessMode { mode: 99 }),
+                Some("access_mode 99 is unknown"),
+            ),
+            (
+                "too many mount flags",
+                |r| r.$field = Some(with_flags(&["f".repeat(4000), "f".repeat(97)])),
+                Some("mount_flags have 4097 bytes; at most 4096"),
+            ),
+            (
+                "nul in a mount flag",
+                |r| r.$field = Some(with_flags(&["noatime\0".to_owned()])),
+                Some("mount_flags have control characters"),
+            ),
+            (
+                "read-only and not",
+                |r| r.$field = Some(with_flags(&["ro,noatime".to_owned(), "rw".to_owned()])),
+                Some("both ro and rw"),
+            ),
+            (
+                "too long a filesystem type",
+                |r| {
+                    r.$field = Some(mount(wire::MountVolume {
+                        fs_type: "x".repeat(129),
+                        ..Default::default()
+                    }))
+                },
+                Some("fs_type has 129 bytes"),
+            ),
+            (
+                "too long a group",
+                |r| {
+                    r.$field = Some(mount(wire::MountVolume {
+                        volume_mount_group: "x".repeat(129),
+                        ..Default::default()
+                    }))
+                },
+                Some("volume_mount_group has 129 bytes"),
+            ),
+        ]
+    };
+}
+
+/// The rows of a range of sizes.
+macro_rules! capacity {
+    () => {
+        [
+            (
+                "empty range",
+                |r| r.capacity_range = range(0, 0),
+                Some("neither required_bytes nor limit_bytes"),
+            ),
+            (
+                "negative size",
+                |r| r.capacity_range = range(-1, 0),
+                Some("required_bytes is negative"),
+            ),
+            (
+                "negative limit",
+                |r| r.capacity_range = range(1, -1),
+                Some("limit_bytes is negative"),
+            ),
+            (
+                "limit below the size",
+                |r| r.capacity_range = range(2, 1),
+                Some("less than required_bytes"),
+            ),
+            ("exactly one size", |r| r.capacity_range = range(2, 2), None),
+            ("only a limit", |r| r.capacity_range = range(0, 2), None),
+            ("largest size", |r| r.capacity_range = range(i64::MAX, 0), None),
+        ]
+    };
+}
+
+// Below the macros, which they use.
+mod controller;
+mod node;
+mod snapshots;
+
+fn mount(mount: wire::MountVolume) -> csi::VolumeCapability {
     csi::VolumeCapability {
-        access_type: Some(wire::AccessType::Mount(wire::MountVolume::default())),
+        access_type: Some(wire::AccessType::Mount(mount)),
         access_mode: Some(wire::AccessMode {
             mode: wire::access_mode::Mode::SingleNodeWriter.into(),
         }),
     }
 }
 
-fn create() -> csi::CreateVolumeRequest {
-    csi::CreateVolumeRequest {
-        name: "pvc-1".into(),
-        capacity_range: Some(csi::CapacityRange {
-            required_bytes: 10,
-            limit_bytes: 0,
-        }),
-        volume_capabilities: vec![mount_capability()],
+fn with_flags(flags: &[String]) -> csi::VolumeCapability {
+    mount(wire::MountVolume {
+        mount_flags: flags.to_vec(),
         ..Default::default()
+    })
+}
+
+fn plain_mount() -> csi::VolumeCapability {
+    mount(wire::MountVolume::default())
+}
+
+fn range(required_bytes: i64, limit_bytes: i64) -> Option<csi::CapacityRange> {
+    Some(csi::CapacityRange {
+        required_bytes,
+        limit_bytes,
+    })
+}
+
+fn place(segments: &[(&str, &str)]) -> csi::Topology {
+    csi::Topology {
+        segments: segments
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
     }
-}
-
-fn message_of<T: std::fmt::Debug>(result: Result<T, DriverError>) -> Option<String> {
-    let error = result.err()?;
-    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
-    Some(error.to_string())
-}
-
-fn big_map() -> HashMap<String, String> {
-    HashMap::from([("k".to_owned(), "v".repeat(4096))])
-}
-
-#[test]
-#[expect(clippy::too_many_lines, reason = "one flat table")]
-fn a_create_is_checked_field_by_field() {
-    type Change = fn(&mut csi::CreateVolumeRequest);
-    let cases: [(&str, Change, Option<&str>); 21] = [
-        ("as it should be", |_| {}, None),
-        ("no name", |r| r.name.clear(), Some("name is missing")),
-        ("longest name", |r| r.name = "n".repeat(128), None),
-        (
-            "too long a name",
-            |r| r.name = "n".repeat(129),
-            Some("name has 129 bytes"),
-        ),
-        (
-            "nul in the name",
-            |r| r.name = "a\0b".into(),
-            Some("name has control characters"),
-        ),
-        (
-            "C1 in the name",
-            |r| r.name = "a\u{85}b".into(),
-            Some("name has control characters"),
-        ),
-        ("unicode in the name", |r| r.name = "größe ✓".into(), None),
-        (
-            "no capabilities",
-            |r| r.volume_capabilities.clear(),
-            Some("volume_capabilities is missing"),
-        ),
-        (
-            "no access type",
-            |r| r.volume_capabilities[0].access_type = None,
-            Some("neither block nor mount"),
-        ),
-        (
-            "no access mode",
-            |r| r.volume_capabilities[0].access_mode = None,
-            Some("access_mode is missing"),
-        ),
-        (
-            "unknown access mode",
-            |r| r.volume_capabilities[0].access_mode = Some(wire::AccessMode { mode: 0 }),
-            Some("access_mode 0 is unknown"),
-        ),
-        (
-            "access mode of the future",
-            |r| r.volume_capabilities[0].access_mode = Some(wire::AccessMode { mode: 99 }),
-            Some("access_mode 99 is unknown"),
-        ),
-        ("no size asked for", |r| r.capacity_range = None, None),
-        (
-            "empty range",
-            |r| r.capacity_range = Some(csi::CapacityRange::default()),
-            Some("neither required_bytes nor limit_bytes"),
-        ),
-        (
-            "negative size",
-            |r| {
-                r.capacity_range = Some(csi::CapacityRange {
-                    required_bytes: -1,
-                    limit_bytes: 0,
-                })
-            },
-            Some("required_bytes is negative"),
-        ),
-        (
-            "negative limit",
-            |r| {
-                r.capacity_range = Some(csi::CapacityRange {
-                    required_bytes: 1,
-                    limit_bytes: -1,
-                })
-            },
-            Some("limit_bytes is negative"),
-        ),
-        (
-            "limit below the size",
-            |r| {
-                r.capacity_range = Some(csi::CapacityRange {
-                    required_bytes: 2,
-                    limit_bytes: 1,
-                })
-            },
-            Some("less than required_bytes"),
-        ),
-        (
-            "too many parameters",
-            |r| r.parameters = big_map(),
-            Some("parameters has 4097 bytes"),
-        ),
-        (
-            "too many secrets",
-            |r| r.secrets = big_map(),
-            Some("secrets has 4097 bytes"),
-        ),
-        (
-            "source without a type",
-            |r| r.volume_content_source = Some(csi::VolumeContentSource::default()),
-            Some("neither snapshot nor volume"),
-        ),
-        (
-            "too many mount flags",
-            |r| {
-                let mount = wire::MountVolume {
-                    mount_flags: vec!["f".repeat(4097)],
-                    ..Default::default()
-                };
-                r.volume_capabilities[0].access_type = Some(wire::AccessType::Mount(mount));
-            },
-            Some("mount_flags have 4097 bytes"),
-        ),
-    ];
-    for (name, change, expected) in cases {
-        let mut request = create();
-        change(&mut request);
-        let message = message_of(CreateVolume::try_from(request));
-        match (message, expected) {
-            (None, None) => {}
-            (Some(message), Some(expected)) => assert!(message.contains(expected), "{name}: {message}"),
-            (message, expected) => panic!("{name}: {message:?}, expected {expected:?}"),
-        }
-    }
-}
-
-#[test]
-fn paths_are_absolute_and_have_no_dots() {
-    let cases = [
-        ("plain", "/a/b", None),
-        ("doubled and trailing slashes", "/a//b/", None),
-        ("missing", "", Some("target_path is missing")),
-        ("relative", "a/b", Some("is not absolute")),
-        ("upwards", "/a/../b", Some("has a ..")),
-        ("nul", "/a\0", Some("control characters")),
-    ];
-    let request = |path: &str| csi::NodeUnpublishVolumeRequest {
-        volume_id: "v".into(),
-        target_path: path.into(),
-    };
-    for (name, path, expected) in cases {
-        match (NodeUnpublishVolume::try_from(request(path)), expected) {
-            (Ok(request), None) => assert_eq!(request.target_path.as_os_str(), "/a/b", "{name}"),
-            (Err(error), Some(expected)) => assert!(error.to_string().contains(expected), "{name}: {error}"),
-            (got, _) => panic!("{name}: {got:?}"),
-        }
-    }
-    let long = format!("/{}", "x".repeat(4094));
-    assert!(NodeUnpublishVolume::try_from(request(&long)).is_ok());
-    assert!(NodeUnpublishVolume::try_from(request(&(long + "x"))).is_err());
-}
-
-#[test]
-fn a_volume_may_be_looked_for_anywhere() {
-    let query = |path: &str| {
-        VolumeStatsQuery::try_from(csi::NodeGetVolumeStatsRequest {
-            volume_id: "v".into(),
-            volume_path: path.into(),
-            ..Default::default()
-        })
-    };
-    assert!(query("some/path").is_ok());
-    assert!(query("").is_err());
-}
-
-#[test]
-#[expect(clippy::too_many_lines, reason = "one flat table")]
-fn each_required_field_is_missed() {
-    let missing: [(&str, Option<String>); 12] = [
-        (
-            "volume_id",
-            message_of(DeleteVolume::try_from(csi::DeleteVolumeRequest::default())),
-        ),
-        (
-            "volume_id",
-            message_of(NodeStageVolume::try_from(csi::NodeStageVolumeRequest::default())),
-        ),
-        (
-            "staging_target_path",
-            message_of(NodeStageVolume::try_from(csi::NodeStageVolumeRequest {
-                volume_id: "v".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "volume_capability",
-            message_of(NodeStageVolume::try_from(csi::NodeStageVolumeRequest {
-                volume_id: "v".into(),
-                staging_target_path: "/s".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "target_path",
-            message_of(NodePublishVolume::try_from(csi::NodePublishVolumeRequest {
-                volume_id: "v".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "volume_capability",
-            message_of(NodePublishVolume::try_from(csi::NodePublishVolumeRequest {
-                volume_id: "v".into(),
-                target_path: "/t".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "target_path",
-            message_of(NodeUnpublishVolume::try_from(csi::NodeUnpublishVolumeRequest {
-                volume_id: "v".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "staging_target_path",
-            message_of(NodeUnstageVolume::try_from(csi::NodeUnstageVolumeRequest {
-                volume_id: "v".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "volume_path",
-            message_of(NodeExpandVolume::try_from(csi::NodeExpandVolumeRequest {
-                volume_id: "v".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "capacity_range",
-            message_of(ExpandVolume::try_from(csi::ControllerExpandVolumeRequest {
-                volume_id: "v".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "node_id",
-            message_of(PublishToNode::try_from(csi::ControllerPublishVolumeRequest {
-                volume_id: "v".into(),
-                ..Default::default()
-            })),
-        ),
-        (
-            "volume_capabilities",
-            message_of(ValidateCapabilities::try_from(
-                csi::ValidateVolumeCapabilitiesRequest {
-                    volume_id: "v".into(),
-                    ..Default::default()
-                },
-            )),
-        ),
-    ];
-    for (field, message) in missing {
-        assert_eq!(message, Some(format!("{field} is missing")));
-    }
-}
-
-#[test]
-fn a_list_takes_no_negative_count() {
-    let page = |max_entries| {
-        ListPage::try_from(csi::ListVolumesRequest {
-            max_entries,
-            ..Default::default()
-        })
-    };
-    assert_eq!(page(0).unwrap().max_entries, None);
-    assert_eq!(page(7).unwrap().max_entries, Some(7));
-    assert!(page(-1).is_err());
 }
 
 #[test]
 fn secrets_are_never_printed() {
-    let mut request = create();
-    request.secrets = HashMap::from([("password".into(), "hunter2".into())]);
-    let request = CreateVolume::try_from(request).unwrap();
+    let request = csi::DeleteVolumeRequest {
+        volume_id: "v".into(),
+        secrets: HashMap::from([("password".into(), "hunter2".into())]),
+    };
+    assert!(!format!("{request:?}").contains("hunter2"));
+    let request = DeleteVolume::try_from(request).unwrap();
     assert!(!format!("{request:?}").contains("hunter2"));
     assert_eq!(request.secrets.get("password"), Some("hunter2"));
+}
+
+#[test]
+fn the_seven_access_modes_of_the_specification_are_known() {
+    for number in 1..=7 {
+        let mut wished = plain_mount();
+        wished.access_mode = Some(wire::AccessMode { mode: number });
+        let capability = VolumeCapability::parse(wished.clone()).expect("a mode of the specification");
+        assert_eq!(csi::VolumeCapability::from(capability), wished, "and back again");
+    }
 }

@@ -1,9 +1,14 @@
 //! From where a volume can be reached.
 
+use std::collections::BTreeSet;
+
 use moorline_proto::csi;
 
 use super::{StringMap, field};
 use crate::DriverError;
+
+/// CSI 1.12, Topology: prefix, name and value.
+const SEGMENT_BYTES_MAX: usize = 63;
 
 /// Segments such as zone or node that together name a place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,8 +26,50 @@ impl Topology {
     }
 
     pub(super) fn parse(field: &str, topology: csi::Topology) -> Result<Self, DriverError> {
-        field::map(&format!("{field}.segments"), topology.segments).map(Topology)
+        let segments = field::map(&format!("{field}.segments"), topology.segments)?;
+        let mut keys = BTreeSet::new();
+        for (key, value) in &segments {
+            if !is_key(key) {
+                let rule = "is not [prefix/]name of at most 63 characters each";
+                return Err(DriverError::invalid(format!("{field} key {key:?} {rule}")));
+            }
+            if !is_name(value) {
+                let rule = "is not 1 to 63 letters, digits, -, _ or . between letters or digits";
+                return Err(DriverError::invalid(format!("{field} value {value:?} {rule}")));
+            }
+            if !keys.insert(key.to_ascii_lowercase()) {
+                let rule = "differs from another one only in upper and lower case";
+                return Err(DriverError::invalid(format!("{field} key {key:?} {rule}")));
+            }
+        }
+        Ok(Topology(segments))
     }
+}
+
+/// CSI 1.12, Topology: an optional prefix, written as a domain name, and a name.
+fn is_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((prefix, name)) => is_prefix(prefix) && is_name(name),
+        None => is_name(key),
+    }
+}
+
+fn is_prefix(prefix: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        !label.is_empty() && label.bytes().all(is_inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    prefix.len() <= SEGMENT_BYTES_MAX && prefix.split('.').all(is_label)
+}
+
+fn is_name(text: &str) -> bool {
+    let is_outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= SEGMENT_BYTES_MAX
+        && is_outer(text.chars().next())
+        && is_outer(text.chars().next_back())
+        && text
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
 }
 
 impl From<Topology> for csi::Topology {
@@ -50,10 +97,14 @@ impl TopologyRequirement {
                 .map(|topology| Topology::parse(&field, topology))
                 .collect::<Result<Vec<_>, _>>()
         };
-        Ok(TopologyRequirement {
-            requisite: parse("requisite", requirement.requisite)?,
-            preferred: parse("preferred", requirement.preferred)?,
-        })
+        let requisite = parse("requisite", requirement.requisite)?;
+        let preferred = parse("preferred", requirement.preferred)?;
+        if !requisite.is_empty() && !preferred.iter().all(|term| requisite.contains(term)) {
+            return Err(DriverError::invalid(
+                "accessibility_requirements.preferred has a term that is not in requisite",
+            ));
+        }
+        Ok(TopologyRequirement { requisite, preferred })
     }
 
     /// May a volume be that can only be reached from `place`? The requisite terms bound the choice; without any, the

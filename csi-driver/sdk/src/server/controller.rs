@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use moorline_proto::csi::{
-    self,
-    controller_server::Controller,
-    controller_service_capability::{Rpc, Type, rpc},
-    validate_volume_capabilities_response::Confirmed,
+    self, controller_server::Controller, validate_volume_capabilities_response::Confirmed,
 };
 use tonic::{Request, Response, Status};
 
-use super::{check_capabilities, check_capability, read, served};
+use super::{
+    capabilities::{self, content_sources},
+    check_capabilities, check_capability, read, served,
+};
 use crate::{
     DriverError,
     driver::Groups,
@@ -21,7 +21,7 @@ use crate::{
         ExpandVolume, GetSnapshot, ListPage, ModifyVolume, PublishToNode, SnapshotQuery, UnpublishFromNode,
         ValidateCapabilities, VolumeId,
     },
-    traits::{ContentSources, Volumes},
+    traits::Volumes,
     volume::{Confirmation, ListedVolume, bytes},
 };
 
@@ -78,19 +78,6 @@ impl ControllerService {
     }
 }
 
-/// What volumes can be made from. Snapshots count only where they can be made as well.
-fn content_sources(groups: &Groups) -> ContentSources {
-    let sources = groups
-        .volumes
-        .as_ref()
-        .map(|volumes| volumes.content_sources())
-        .unwrap_or_default();
-    ContentSources {
-        clones: sources.clones,
-        snapshots: sources.snapshots && groups.snapshots.is_some(),
-    }
-}
-
 /// What a create has for itself: its name, and its source together with others that only read it.
 fn claims_of_create(request: &CreateVolume) -> Vec<Claim> {
     let name = Claim::Name(request.name.clone());
@@ -99,49 +86,6 @@ fn claims_of_create(request: &CreateVolume) -> Vec<Claim> {
         ContentSource::Volume(volume_id) => Claim::VolumeSource(volume_id.to_string()),
     });
     std::iter::once(name).chain(source).collect()
-}
-
-fn capabilities(groups: &Groups) -> Vec<csi::ControllerServiceCapability> {
-    use rpc::Type as Rpcs;
-    let attachment = groups.attachment.as_ref();
-    let listing = groups.listing.as_ref();
-    let knows_condition = [
-        listing.map(|group| group.knows_condition()),
-        groups.lookup.as_ref().map(|group| group.knows_condition()),
-    ];
-    let mut knows_condition = knows_condition.into_iter().flatten().peekable();
-    let all = [
-        (groups.volumes.is_some(), Rpcs::CreateDeleteVolume),
-        (attachment.is_some(), Rpcs::PublishUnpublishVolume),
-        (
-            attachment.is_some_and(|group| group.can_publish_read_only()),
-            Rpcs::PublishReadonly,
-        ),
-        (listing.is_some(), Rpcs::ListVolumes),
-        (
-            listing.is_some_and(|group| group.knows_published_nodes()),
-            Rpcs::ListVolumesPublishedNodes,
-        ),
-        (groups.lookup.is_some(), Rpcs::GetVolume),
-        (groups.capacity.is_some(), Rpcs::GetCapacity),
-        (groups.expansion.is_some(), Rpcs::ExpandVolume),
-        (groups.modification.is_some(), Rpcs::ModifyVolume),
-        (groups.has_single_node_modes, Rpcs::SingleNodeMultiWriter),
-        (groups.snapshots.is_some(), Rpcs::CreateDeleteSnapshot),
-        (groups.snapshot_listing.is_some(), Rpcs::ListSnapshots),
-        (groups.snapshot_lookup.is_some(), Rpcs::GetSnapshot),
-        (content_sources(groups).clones, Rpcs::CloneVolume),
-        (
-            knows_condition.peek().is_some() && knows_condition.all(|knows| knows),
-            Rpcs::VolumeCondition,
-        ),
-    ];
-    let advertised = all.into_iter().filter(|(is_served, _)| *is_served);
-    advertised
-        .map(|(_, rpc)| csi::ControllerServiceCapability {
-            r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
-        })
-        .collect()
 }
 
 fn confirmation(answer: Confirmation) -> csi::ValidateVolumeCapabilitiesResponse {
@@ -288,7 +232,7 @@ impl Controller for ControllerService {
         _request: Request<csi::ControllerGetCapabilitiesRequest>,
     ) -> Answer<csi::ControllerGetCapabilitiesResponse> {
         Ok(Response::new(csi::ControllerGetCapabilitiesResponse {
-            capabilities: capabilities(&self.groups),
+            capabilities: capabilities::controller(&self.groups),
         }))
     }
 

@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use moorline_proto::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
-    PluginCapability, ProbeRequest, ProbeResponse,
-    identity_server::Identity,
-    plugin_capability::{Service, Type, VolumeExpansion, service, volume_expansion},
+    ProbeRequest, ProbeResponse, identity_server::Identity,
 };
 use tonic::{Request, Response, Status};
 
+use super::capabilities;
 use crate::{
     driver::{DriverInfo, Groups},
     operations::Operations,
-    traits::ExpansionTime,
 };
 
 #[derive(Debug)]
@@ -31,41 +29,6 @@ impl IdentityService {
             operations,
         }
     }
-}
-
-fn capabilities(groups: &Groups) -> Vec<PluginCapability> {
-    let services = [
-        (groups.volumes.is_some(), service::Type::ControllerService),
-        (groups.has_topology, service::Type::VolumeAccessibilityConstraints),
-        (
-            groups.group_snapshots.is_some(),
-            service::Type::GroupControllerService,
-        ),
-        (
-            groups.snapshot_metadata.is_some(),
-            service::Type::SnapshotMetadataService,
-        ),
-    ];
-    let services = services
-        .into_iter()
-        .filter(|(is_served, _)| *is_served)
-        .map(|(_, service)| {
-            Type::Service(Service {
-                r#type: service.into(),
-            })
-        });
-    let time = match groups.expansion.as_ref().map(|expansion| expansion.time()) {
-        Some(ExpansionTime::Online) => Some(volume_expansion::Type::Online),
-        Some(ExpansionTime::Offline) => Some(volume_expansion::Type::Offline),
-        // A driver that only grows filesystems on nodes does so while they are mounted.
-        None if groups.node_expansion.is_some() => Some(volume_expansion::Type::Online),
-        None => None,
-    };
-    let expansion = time.map(|time| Type::VolumeExpansion(VolumeExpansion { r#type: time.into() }));
-    services
-        .chain(expansion)
-        .map(|kind| PluginCapability { r#type: Some(kind) })
-        .collect()
 }
 
 #[tonic::async_trait]
@@ -86,7 +49,7 @@ impl Identity for IdentityService {
         _request: Request<GetPluginCapabilitiesRequest>,
     ) -> Result<Response<GetPluginCapabilitiesResponse>, Status> {
         Ok(Response::new(GetPluginCapabilitiesResponse {
-            capabilities: capabilities(&self.groups),
+            capabilities: capabilities::plugin(&self.groups),
         }))
     }
 

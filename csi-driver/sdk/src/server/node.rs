@@ -2,15 +2,10 @@
 
 use std::sync::Arc;
 
-use moorline_proto::csi::{
-    self, NodeServiceCapability,
-    node_server::Node,
-    node_service_capability::{Rpc, Type, rpc},
-    volume_usage::Unit,
-};
+use moorline_proto::csi::{self, node_server::Node, volume_usage::Unit};
 use tonic::{Request, Response, Status};
 
-use super::{check_capabilities, check_capability, controller::NoDebug, read, served};
+use super::{capabilities, check_capabilities, check_capability, controller::NoDebug, read, served};
 use crate::{
     DriverError,
     driver::Groups,
@@ -51,33 +46,6 @@ impl NodeService {
         }
         Ok(request)
     }
-}
-
-fn capabilities(groups: &Groups) -> Vec<NodeServiceCapability> {
-    use rpc::Type as Rpcs;
-    let all = [
-        (groups.staging.is_some(), Rpcs::StageUnstageVolume),
-        (groups.stats.is_some(), Rpcs::GetVolumeStats),
-        (
-            groups.stats.as_ref().is_some_and(|group| group.knows_condition()),
-            Rpcs::VolumeCondition,
-        ),
-        (groups.node_expansion.is_some(), Rpcs::ExpandVolume),
-        (groups.has_single_node_modes, Rpcs::SingleNodeMultiWriter),
-        (
-            groups
-                .node
-                .as_ref()
-                .is_some_and(|group| group.applies_mount_group()),
-            Rpcs::VolumeMountGroup,
-        ),
-    ];
-    let advertised = all.into_iter().filter(|(is_served, _)| *is_served);
-    advertised
-        .map(|(_, rpc)| NodeServiceCapability {
-            r#type: Some(Type::Rpc(Rpc { r#type: rpc.into() })),
-        })
-        .collect()
 }
 
 fn node_info(node: NodeDescription) -> Result<csi::NodeGetInfoResponse, DriverError> {
@@ -212,7 +180,7 @@ impl Node for NodeService {
         _request: Request<csi::NodeGetCapabilitiesRequest>,
     ) -> Answer<csi::NodeGetCapabilitiesResponse> {
         Ok(Response::new(csi::NodeGetCapabilitiesResponse {
-            capabilities: capabilities(&self.groups),
+            capabilities: capabilities::node(&self.groups),
         }))
     }
 
