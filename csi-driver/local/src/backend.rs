@@ -4,6 +4,7 @@
 
 mod directory;
 mod loop_file;
+mod subvolume;
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,15 @@ use moorline_mount::{MountError, beneath::Target, filesystem::FilesystemError};
 use thiserror::Error;
 
 pub(crate) use self::{directory::Directories, loop_file::LoopFiles};
-use crate::{config::BackendKind, fit::MountPlan, record::Content};
+use crate::{
+    config::{BackendKind, PoolConfig},
+    copying::Copying,
+    fit::MountPlan,
+    pool::PoolError,
+    record::{Content, Provisioning},
+};
 
-/// A volume's own directory in the pool and what is in it.
+/// The own directory in the pool of a volume or a snapshot, and what is in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Files<'a> {
     pub(crate) directory: &'a Path,
@@ -28,18 +35,68 @@ pub(crate) struct SizeRule {
     pub(crate) step_bytes: u64,
 }
 
-/// One way of keeping volumes.
-pub(crate) trait Backend: Send + Sync + 'static {
-    fn kind(&self) -> BackendKind;
+/// What a new volume shall be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewData {
+    pub(crate) bytes: u64,
+    pub(crate) provisioning: Provisioning,
+}
 
+/// Whether a volume's size limit is kept by the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Enforcement {
+    /// No workload gets beyond it.
+    Enforced,
+    /// It is only accounted; why, and what to do.
+    Accounted { why: String },
+}
+
+#[expect(dead_code, reason = "snapshots and clones, which come next, use it")]
+/// One way of keeping volumes. A snapshot is kept like a volume; nobody writes to it.
+pub(crate) trait Backend: Send + Sync + 'static {
     /// Which sizes a volume with this content can have. Pure.
     fn sizes(&self, content: Content) -> SizeRule;
 
+    /// Is the size of a volume in this pool directory enforced?
+    fn enforcement(&self, pool: &Path, content: Content) -> Result<Enforcement, BackendError>;
+
     /// Puts the data of a new, empty volume into its directory, durably. After an error the caller removes all of it.
-    fn make(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError>;
+    fn make(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError>;
+
+    /// As [`Backend::make`], with the content of another volume or snapshot with the same kind of content, which is at most
+    /// as large. Nobody writes to the source meanwhile, or its writes are frozen. The filesystem may still be as large
+    /// as the source's; it has an identity of its own.
+    fn make_from(
+        &self,
+        files: Files<'_>,
+        source: Files<'_>,
+        new: NewData,
+        copying: &mut Copying,
+    ) -> Result<(), BackendError>;
+
+    /// Puts a snapshot of the source into the snapshot's own directory, durably. As for the source, see
+    /// [`Backend::make_from`].
+    fn cut(&self, snapshot: Files<'_>, source: Files<'_>, copying: &mut Copying) -> Result<(), BackendError>;
+
+    /// Can [`Backend::cut`] and [`Backend::make_from`] share blocks here, so that they take no time and see one moment of
+    /// a source that is being written to?
+    fn can_share(&self, source: Files<'_>) -> Result<bool, BackendError>;
+
+    /// Bytes that the data takes in the pool now, shared ones counted in full.
+    fn allocated_bytes(&self, files: Files<'_>) -> Result<u64, BackendError>;
+
+    /// What is wrong with the data, in words; `None`: nothing that can be seen from here.
+    fn fault(&self, files: Files<'_>, bytes: u64) -> Result<Option<String>, BackendError>;
+
+    /// The mount points at which writes to the volume can be frozen, one per filesystem; a volume that is in use without
+    /// one can't be frozen.
+    fn freeze_points(&self, files: Files<'_>) -> Result<Vec<PathBuf>, BackendError>;
+
+    /// Makes what has been written to the devices of a volume that can't be frozen part of its data.
+    fn flush(&self, files: Files<'_>) -> Result<(), BackendError>;
 
     /// Grows the data, durably. Repeating it is fine. Never shrinks.
-    fn grow(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError>;
+    fn grow(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError>;
 
     /// Must the node act before the user sees that a volume has grown?
     fn needs_node_expansion(&self) -> bool;
@@ -76,20 +133,27 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn stats(&self, files: Files<'_>, path: &Target) -> Result<VolumeStats, BackendError>;
 }
 
-/// The backend for new volumes.
-pub(crate) fn of_kind(kind: BackendKind) -> &'static dyn Backend {
-    match kind {
-        BackendKind::Dir => &Directories,
-        BackendKind::Loop => &LoopFiles,
-    }
-}
-
-/// The backend of an existing volume.
+/// The backend of a volume with this content.
 pub(crate) fn of_content(content: Content) -> &'static dyn Backend {
     match content {
         Content::Directory => &Directories,
-        Content::Block | Content::Ext4 | Content::Xfs => &LoopFiles,
+        // Refused when the pool is opened, until it is served.
+        Content::Subvolume => &Directories,
+        Content::Block | Content::Ext4 | Content::Xfs | Content::Btrfs => &LoopFiles,
     }
+}
+
+/// Refuses a pool whose filesystem can't do what its backend needs. Its directory is there.
+pub(crate) fn check_pool(config: &PoolConfig) -> Result<(), PoolError> {
+    match config.backend {
+        BackendKind::Dir | BackendKind::Loop => Ok(()),
+        BackendKind::Btrfs => subvolume::check_pool(config),
+    }
+}
+
+/// Takes away what removing files alone can't: the data in a thing's directory, whatever its content.
+pub(crate) fn remove_data(directory: &Path) -> Result<(), PoolError> {
+    subvolume::remove_data(directory)
 }
 
 /// What went wrong with a volume's data or mounts.
@@ -119,6 +183,11 @@ pub(crate) enum BackendError {
     Busy(PathBuf),
     #[error("{} holds no {expected}; it is not formatted again, so that nothing is lost", path.display())]
     WrongContent { path: PathBuf, expected: Content },
+    #[error("{what}")]
+    NotOffered { what: String },
+    #[expect(dead_code, reason = "snapshots and clones, which come next, use it")]
+    #[error("the copy was broken off because the driver is stopping")]
+    BrokenOff,
 }
 
 impl BackendError {
@@ -143,12 +212,14 @@ impl BackendError {
                 _ => ErrorKind::Internal,
             },
             BackendError::Conflict { .. } => ErrorKind::AlreadyExists,
+            BackendError::NotOffered { .. } => ErrorKind::InvalidArgument,
             BackendError::NotStaged(_) | BackendError::StillPublished(_) => ErrorKind::FailedPrecondition,
             BackendError::NotThere(_) => ErrorKind::NotFound,
             BackendError::Mount(_)
             | BackendError::Filesystem(_)
             | BackendError::Busy(_)
-            | BackendError::WrongContent { .. } => ErrorKind::Internal,
+            | BackendError::WrongContent { .. }
+            | BackendError::BrokenOff => ErrorKind::Internal,
         }
     }
 

@@ -1,11 +1,16 @@
 //! The command line of the driver and the checked configuration that is made of it.
 
-use std::path::PathBuf;
+mod pool;
+mod size;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use moorline_driver_sdk::Endpoint;
 use thiserror::Error;
 
+pub(crate) use self::pool::POOL_DEFAULT;
+pub use self::pool::PoolConfig;
 use crate::DRIVER_NAME;
 
 /// CSI allows 256 bytes; Kubernetes puts the id into a label value, which has 63.
@@ -44,6 +49,15 @@ pub struct Args {
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<String>,
 
+    /// How many times its capacity the pool may promise to thin volumes, such as 1.5
+    #[arg(long, value_name = "RATIO", default_value = "1")]
+    pub overcommit: String,
+
+    /// One more pool, chosen by the StorageClass parameter `pool`; --pool-dir and its flags describe the pool `default`:
+    /// NAME=DIR[,backend=dir|loop|btrfs][,capacity=SIZE][,overcommit=RATIO]
+    #[arg(long = "pool", value_name = "NAME=DIR,..")]
+    pub pools: Vec<String>,
+
     /// Serve the controller service (without --controller and --node: both services)
     #[arg(long)]
     pub controller: bool,
@@ -66,8 +80,10 @@ pub struct Args {
 pub enum BackendKind {
     /// A directory per volume; capacity is accounted, not enforced
     Dir,
-    /// A sparse file per volume, used as block device or with ext4 or xfs on it; capacity is enforced
+    /// A sparse file per volume, used as block device or with ext4, xfs or btrfs on it; capacity is enforced
     Loop,
+    /// A btrfs subvolume per volume, in a pool directory on btrfs; capacity is enforced by quota groups
+    Btrfs,
 }
 
 /// Which services one process offers.
@@ -100,14 +116,10 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// The CSI node id and topology value.
     pub node_id: String,
-    /// Where the volumes are.
-    pub pool_dir: PathBuf,
-    /// How new volumes are stored.
-    pub backend: BackendKind,
+    /// Where the volumes are. The first pool is the one that classes get without asking for another.
+    pub pools: Vec<PoolConfig>,
     /// The name under which the driver is registered.
     pub driver_name: String,
-    /// Sum of all sizes that may be reserved; `None`: as much as the pool's filesystem has.
-    pub capacity_limit_bytes: Option<u64>,
     /// Which services to offer.
     pub services: Services,
     /// Below which directory staging and target paths must be.
@@ -117,7 +129,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A driver with both services and the defaults of [`Args`].
+    /// A driver with both services, one pool and the defaults of [`Args`].
     pub fn new(
         endpoint: Endpoint,
         node_id: impl Into<String>,
@@ -127,10 +139,8 @@ impl Config {
         Config {
             endpoint,
             node_id: node_id.into(),
-            pool_dir: pool_dir.into(),
-            backend,
+            pools: vec![PoolConfig::new(POOL_DEFAULT, pool_dir, backend)],
             driver_name: DRIVER_NAME.to_owned(),
-            capacity_limit_bytes: None,
             services: Services::Both,
             target_root: PathBuf::from("/"),
             max_volumes: None,
@@ -154,8 +164,6 @@ impl TryFrom<Args> for Config {
             .endpoint
             .parse::<Endpoint>()
             .map_err(|error| faults.push(format!("--endpoint: {error}")));
-        let capacity = args.capacity.as_deref().map(parse_size).transpose();
-        let capacity = capacity.map_err(|error| faults.push(format!("--capacity: {error}")));
         check_name("--node-id", &args.node_id, NODE_ID_BYTES_MAX, &mut faults);
         check_name(
             "--driver-name",
@@ -163,33 +171,31 @@ impl TryFrom<Args> for Config {
             DRIVER_NAME_BYTES_MAX,
             &mut faults,
         );
-        for (flag, path) in [
-            ("--pool-dir", &args.pool_dir),
-            ("--target-root", &args.target_root),
-        ] {
-            if !path.is_absolute() {
-                faults.push(format!("{flag}: {} is not an absolute path", path.display()));
-            }
-        }
+        check_absolute("--target-root", &args.target_root, &mut faults);
+        let pools = pool::all(&args, &mut faults);
         let services = match (args.controller, args.node) {
             (true, false) => Services::Controller,
             (false, true) => Services::Node,
             (true, true) | (false, false) => Services::Both,
         };
-        match (endpoint, capacity) {
-            (Ok(endpoint), Ok(capacity_limit_bytes)) if faults.is_empty() => Ok(Config {
+        match endpoint {
+            Ok(endpoint) if faults.is_empty() => Ok(Config {
                 endpoint,
                 node_id: args.node_id,
-                pool_dir: args.pool_dir,
-                backend: args.backend,
+                pools,
                 driver_name: args.driver_name,
-                capacity_limit_bytes,
                 services,
                 target_root: args.target_root,
                 max_volumes: (args.max_volumes_per_node > 0).then_some(args.max_volumes_per_node),
             }),
             _ => Err(ConfigError { faults }),
         }
+    }
+}
+
+fn check_absolute(flag: &str, path: &Path, faults: &mut Vec<String>) {
+    if !path.is_absolute() {
+        faults.push(format!("{flag}: {} is not an absolute path", path.display()));
     }
 }
 
@@ -206,37 +212,6 @@ fn check_name(flag: &str, name: &str, bytes_max: usize, faults: &mut Vec<String>
             "{flag}: {name:?} must have 1 to {bytes_max} letters, digits, '-', '_' or '.', and begin and end with a letter or digit"
         ));
     }
-}
-
-const UNITS: [(&str, u64); 10] = [
-    ("Ki", 1 << 10),
-    ("Mi", 1 << 20),
-    ("Gi", 1 << 30),
-    ("Ti", 1 << 40),
-    ("Pi", 1 << 50),
-    ("k", 1_000),
-    ("M", 1_000_000),
-    ("G", 1_000_000_000),
-    ("T", 1_000_000_000_000),
-    ("", 1),
-];
-
-/// A whole number with an optional unit, as Kubernetes writes sizes.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = &text[digits.len()..];
-    let factor = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, factor)| *factor);
-    let bytes = digits
-        .parse::<u64>()
-        .ok()
-        .zip(factor)
-        .and_then(|(count, factor)| count.checked_mul(factor));
-    bytes
-        .filter(|bytes| i64::try_from(*bytes).is_ok())
-        .ok_or_else(|| format!("{text:?} is not a size such as 500Gi"))
 }
 
 #[cfg(test)]
@@ -266,47 +241,42 @@ mod tests {
             "--capacity=5Gi",
             "--node",
             "--max-volumes-per-node=7",
+            "--overcommit=1.5",
+            "--pool=fast=/fast,backend=btrfs",
         ]);
-        let expected = Config {
-            capacity_limit_bytes: Some(5 << 30),
+        let socket = Endpoint::Unix("/run/x.sock".into());
+        let mut expected = Config {
             services: Services::Node,
             max_volumes: Some(7),
-            ..Config::new(
-                Endpoint::Unix("/run/x.sock".into()),
-                "n1",
-                "/pool",
-                BackendKind::Loop,
-            )
+            ..Config::new(socket, "n1", "/pool", BackendKind::Loop)
         };
+        expected.pools[0].capacity_limit_bytes = Some(5 << 30);
+        expected.pools[0].overcommit = "1.5".parse().unwrap();
+        let fast = PoolConfig::new("fast", "/fast", BackendKind::Btrfs);
+        expected.pools.push(fast);
         assert_eq!(made.unwrap(), expected);
     }
 
     #[test]
     fn all_faults_are_reported_at_once() {
-        let error = config(&["--endpoint=x", "--node-id=-", "--pool-dir=p", "--capacity=5X"])
-            .unwrap_err()
-            .to_string();
-        for flag in ["--endpoint", "--node-id", "--pool-dir", "--capacity"] {
-            assert!(error.contains(flag), "{flag} in {error}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        let cases = [
-            ("0", Some(0)),
-            ("17", Some(17)),
-            ("3Ki", Some(3072)),
-            ("2k", Some(2000)),
-            ("1Ti", Some(1 << 40)),
-            ("", None),
-            ("Gi", None),
-            ("1.5Gi", None),
-            ("-1", None),
-            ("9000000000Gi", None),
+        let flags = [
+            "--endpoint=x",
+            "--node-id=-",
+            "--pool-dir=p",
+            "--capacity=5X",
+            "--overcommit=0",
+            "--pool=a",
         ];
-        for (text, expected) in cases {
-            assert_eq!(parse_size(text).ok(), expected, "{text:?}");
+        let error = config(&flags).unwrap_err().to_string();
+        for flag in [
+            "--endpoint",
+            "--node-id",
+            "--pool-dir",
+            "--capacity",
+            "--overcommit",
+            "--pool",
+        ] {
+            assert!(error.contains(flag), "{flag} in {error}");
         }
     }
 }

@@ -2,17 +2,19 @@
 
 use moorline_driver_sdk::{
     DriverError,
-    request::{AccessType, MountVolume, StringMap, VolumeCapability},
+    request::{AccessType, MountVolume, VolumeCapability},
 };
 use moorline_mount::{
     filesystem::FsType,
     mount_options::{Attributes, MountOptions},
 };
 
-use crate::{config::BackendKind, record::Content};
+use crate::{
+    class::Class,
+    config::BackendKind,
+    record::{Content, Provisioning},
+};
 
-/// Parameters under this prefix describe the claim, not the volume; a provisioner may add them.
-const CLAIM_PREFIX: &str = "csi.storage.k8s.io/";
 const FS_TYPE_DEFAULT: FsType = FsType::Ext4;
 
 /// What a new volume must hold to serve all the capabilities.
@@ -21,14 +23,28 @@ const FS_TYPE_DEFAULT: FsType = FsType::Ext4;
 /// Invalid argument, with the way out.
 pub(crate) fn plan(backend: BackendKind, capabilities: &[VolumeCapability]) -> Result<Content, DriverError> {
     let content = match backend {
+        _ if capabilities.iter().any(VolumeCapability::is_block) => Content::Block,
         BackendKind::Dir => Content::Directory,
-        BackendKind::Loop if capabilities.iter().any(VolumeCapability::is_block) => Content::Block,
+        BackendKind::Btrfs => Content::Subvolume,
         BackendKind::Loop => filesystem_for(capabilities)?.into(),
     };
     capabilities
         .iter()
         .try_for_each(|capability| fit(content, capability).map_err(DriverError::invalid))?;
     Ok(content)
+}
+
+/// Can a volume with this content be as the class wants it?
+///
+/// # Errors
+/// Invalid argument, with the way out.
+pub(crate) fn check_class(content: Content, class: &Class) -> Result<(), DriverError> {
+    if class.provisioning == Provisioning::Thick && !content.is_file() {
+        return Err(DriverError::invalid(format!(
+            "{content} can't be thick; use provisioning=thin, or a pool with the loop backend"
+        )));
+    }
+    Ok(())
 }
 
 fn filesystem_for(capabilities: &[VolumeCapability]) -> Result<FsType, DriverError> {
@@ -54,31 +70,33 @@ pub(crate) fn fit(content: Content, capability: &VolumeCapability) -> Result<(),
     }
     match (content, &capability.access_type) {
         (Content::Block, AccessType::Block) => Ok(()),
-        (Content::Directory, AccessType::Block) => {
-            Err("directories can't be block devices; block volumes need the loop backend".to_owned())
-        }
-        (Content::Ext4 | Content::Xfs, AccessType::Block) => {
-            Err(format!("the volume is {content}, not a block device"))
-        }
         (Content::Block, AccessType::Mount(_)) => {
             Err("the volume is a block device, not a filesystem".to_owned())
         }
-        (Content::Directory, AccessType::Mount(mount)) => fit_directory(mount),
-        (Content::Ext4 | Content::Xfs, AccessType::Mount(mount)) => fit_filesystem(content, mount),
+        (Content::Directory, AccessType::Mount(mount)) => fit_directory("dir", mount),
+        (Content::Subvolume, AccessType::Mount(mount)) => fit_directory("btrfs", mount),
+        (Content::Ext4 | Content::Xfs | Content::Btrfs, AccessType::Mount(mount)) => {
+            fit_filesystem(content, mount)
+        }
+        (
+            Content::Directory | Content::Subvolume | Content::Ext4 | Content::Xfs | Content::Btrfs,
+            AccessType::Block,
+        ) => Err(format!("the volume is {content}, not a block device")),
     }
 }
 
-fn fit_directory(mount: &MountVolume) -> Result<(), String> {
-    if let Some(fs_type) = &mount.fs_type {
+fn fit_directory(backend: &str, mount: &MountVolume) -> Result<(), String> {
+    // A class for all backends may name the filesystem that a subvolume is on.
+    if let Some(fs_type) = mount.fs_type.as_ref().filter(|name| *name != backend) {
         return Err(format!(
-            "the dir backend has no filesystem of its own, so not {fs_type}; use the loop backend"
+            "the {backend} backend has no filesystem of its own, so not {fs_type}; use a pool with the loop backend"
         ));
     }
     let options = MountOptions::parse(&mount.mount_flags).map_err(|error| error.to_string())?;
     match options.parameters.first() {
         None => Ok(()),
         Some((key, _)) => Err(format!(
-            "mount option {key} needs a filesystem of its own; use the loop backend"
+            "mount option {key} needs a filesystem of its own; use a pool with the loop backend"
         )),
     }
 }
@@ -89,21 +107,6 @@ fn fit_filesystem(content: Content, mount: &MountVolume) -> Result<(), String> {
     match mount.fs_type.as_ref().filter(is_other) {
         None => Ok(()),
         Some(fs_type) => Err(format!("the volume is {content}, not {fs_type}")),
-    }
-}
-
-/// The parameters that describe the volume; this driver has none yet, so that any other word is a mistake.
-///
-/// # Errors
-/// Invalid argument for unknown ones.
-pub(crate) fn own_parameters(parameters: StringMap) -> Result<StringMap, DriverError> {
-    let own: StringMap = parameters
-        .into_iter()
-        .filter(|(key, _)| !key.starts_with(CLAIM_PREFIX))
-        .collect();
-    match own.keys().next() {
-        None => Ok(own),
-        Some(key) => Err(DriverError::invalid(format!("parameter {key} is unknown"))),
     }
 }
 
@@ -172,14 +175,14 @@ mod tests {
     #[test]
     #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn the_content_follows_from_backend_and_capabilities() {
-        use BackendKind::{Dir, Loop};
+        use BackendKind::{Btrfs, Dir, Loop};
         type Case = (
             &'static str,
             BackendKind,
             Vec<VolumeCapability>,
             Result<Content, &'static str>,
         );
-        let cases: [Case; 15] = [
+        let cases: [Case; 19] = [
             ("dir", Dir, vec![mount("", &[])], Ok(Content::Directory)),
             (
                 "dir with attributes",
@@ -199,7 +202,26 @@ mod tests {
                 vec![mount("ext4", &[])],
                 Err("no filesystem of its own"),
             ),
-            ("dir as block", Dir, vec![block()], Err("need the loop backend")),
+            ("dir as block", Dir, vec![block()], Ok(Content::Block)),
+            (
+                "dir as both",
+                Dir,
+                vec![mount("", &[]), block()],
+                Err("not a filesystem"),
+            ),
+            ("btrfs", Btrfs, vec![mount("", &[])], Ok(Content::Subvolume)),
+            (
+                "btrfs by name",
+                Btrfs,
+                vec![mount("btrfs", &[])],
+                Ok(Content::Subvolume),
+            ),
+            (
+                "btrfs with another",
+                Btrfs,
+                vec![mount("ext4", &[])],
+                Err("no filesystem of its own"),
+            ),
             ("loop", Loop, vec![mount("", &[])], Ok(Content::Ext4)),
             (
                 "loop with ext4",
@@ -282,20 +304,5 @@ mod tests {
                 "{name}"
             );
         }
-    }
-
-    #[test]
-    fn parameters_of_the_claim_are_dropped_and_unknown_ones_refused() {
-        let map = |key: &str| StringMap::from([(key.to_owned(), "x".to_owned())]);
-        assert_eq!(
-            own_parameters(map("csi.storage.k8s.io/pvc/name")).unwrap(),
-            StringMap::new()
-        );
-        assert!(
-            own_parameters(map("tier"))
-                .unwrap_err()
-                .to_string()
-                .contains("tier")
-        );
     }
 }

@@ -12,7 +12,12 @@
 //! | `catalog` | the pool in memory: who exists, what is reserved |
 //! | `fit` | which capabilities a volume can serve |
 //! | `requested` | same volume or another one, and which size |
-//! | `backend` | the trait, `dir` and `loop` |
+//! | `class` | the parameters of a StorageClass |
+//! | `room` | how much more a pool can promise |
+//! | `pools` | all pools, and which of them has a volume |
+//! | `backend` | the trait, `dir`, `loop` and `btrfs` |
+//! | `copying` | following, counting and ending long copies |
+//! | [`failpoint`] | where tests kill the process |
 //! | `controller`, `node` | the CSI calls |
 //!
 //! What is mounted where is asked of the kernel each time. Nothing of importance lives only in memory.
@@ -22,27 +27,44 @@
 mod backend;
 mod blocking;
 mod catalog;
+mod class;
 pub mod config;
 mod controller;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "snapshots and clones, which come next, use it")
+)]
+mod copying;
+pub mod failpoint;
 mod fit;
 mod node;
 mod pool;
+mod pools;
 mod record;
 mod requested;
+mod room;
 mod volume_name;
 
 use std::sync::Arc;
 
-pub use config::{Args, BackendKind, Config, ConfigError, Services};
+pub use config::{Args, BackendKind, Config, ConfigError, PoolConfig, Services};
 use moorline_driver_sdk::{
     Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, driver::DriverBuilder,
     request::Topology,
 };
 pub use pool::PoolError;
+pub use room::Overcommit;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::{blocking::Blocking, catalog::Catalog, controller::LocalController, node::LocalNode, pool::Pool};
+use crate::{
+    blocking::Blocking,
+    catalog::Catalog,
+    controller::{LocalController, Member},
+    node::LocalNode,
+    pools::Pools,
+    room::Limits,
+};
 
 /// The driver's name, unless another one is configured.
 pub const DRIVER_NAME: &str = "local.csi.moorline.dev";
@@ -83,19 +105,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let mut builder = Driver::builder(info).topology().single_node_modes();
 
     let has_controller = config.services.has_controller();
-    let pool_dir = config.pool_dir.clone();
-    let opened = blocking.run("open the pool", move || {
-        Pool::open(&pool_dir, has_controller).map(Arc::new)
+    let pools = config.pools.clone();
+    let opened = blocking.run("open the pools", move || {
+        Pools::open(&pools, has_controller).map(Arc::new)
     });
-    let pool = opened.await.map_err(Error::Open)??;
+    let pools = opened.await.map_err(Error::Open)??;
     if has_controller {
-        let controller = open_controller(&config, Arc::clone(&pool), blocking.clone(), here.clone()).await?;
+        let members = recover(&config, &pools, &blocking).await?;
+        let controller = LocalController::new(members, blocking.clone(), here.clone(), stop.clone());
         builder = with_controller(builder, Arc::new(controller));
     }
     if config.services.has_node() {
         let root = &config.target_root;
         let node = LocalNode::open(
-            pool,
+            pools,
             root,
             blocking,
             config.node_id.clone(),
@@ -113,31 +136,34 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     Ok(())
 }
 
-async fn open_controller(
-    config: &Config,
-    pool: Arc<Pool>,
-    blocking: Blocking,
-    here: Topology,
-) -> Result<LocalController, Error> {
-    let scanned = Arc::clone(&pool);
-    let volumes = blocking
-        .run("recover the pool", move || scanned.recover())
-        .await
-        .map_err(Error::Open)??;
-    let catalog = Catalog::new(config.capacity_limit_bytes, volumes);
-    tracing::info!(
-        pool = %config.pool_dir.display(),
-        volumes = catalog.len(),
-        reserved_bytes = catalog.reserved_bytes(),
-        "Pool is open"
-    );
-    Ok(LocalController::new(
-        pool,
-        catalog,
-        backend::of_kind(config.backend),
-        blocking,
-        here,
-    ))
+/// Brings each pool in order and reads it.
+async fn recover(config: &Config, pools: &Pools, blocking: &Blocking) -> Result<Vec<Arc<Member>>, Error> {
+    let mut members = Vec::new();
+    for (pool, settings) in pools.iter().zip(&config.pools) {
+        let scanned = Arc::clone(pool);
+        let volumes = blocking
+            .run("recover the pool", move || scanned.recover())
+            .await
+            .map_err(Error::Open)??;
+        let limits = Limits {
+            capacity_bytes: settings.capacity_limit_bytes,
+            overcommit: settings.overcommit,
+        };
+        let catalog = Catalog::new(limits, volumes);
+        tracing::info!(
+            pool = pool.name(),
+            directory = %pool.root().display(),
+            volumes = catalog.len(),
+            damaged = catalog.damaged_count(),
+            promised_bytes = catalog.promised().total_bytes(),
+            "Pool is open"
+        );
+        members.push(Arc::new(Member {
+            pool: Arc::clone(pool),
+            catalog,
+        }));
+    }
+    Ok(members)
 }
 
 fn with_controller(builder: DriverBuilder, controller: Arc<LocalController>) -> DriverBuilder {

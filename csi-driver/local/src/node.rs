@@ -23,7 +23,7 @@ use crate::{
     backend::{self, Backend, BackendError, Files},
     blocking::Blocking,
     fit::{self, MountPlan},
-    pool::{Pool, PoolError},
+    pools::Pools,
     record::Record,
 };
 
@@ -35,7 +35,7 @@ pub(crate) struct LocalNode {
 
 /// What the blocking work needs.
 struct Inner {
-    pool: Arc<Pool>,
+    pools: Arc<Pools>,
     targets: TrustedDir,
 }
 
@@ -48,7 +48,7 @@ struct Found {
 
 impl LocalNode {
     pub(crate) fn open(
-        pool: Arc<Pool>,
+        pools: Arc<Pools>,
         target_root: &Path,
         blocking: Blocking,
         node_id: String,
@@ -57,7 +57,7 @@ impl LocalNode {
     ) -> Result<Self, MountError> {
         let targets = TrustedDir::open(target_root)?;
         Ok(LocalNode {
-            inner: Arc::new(Inner { pool, targets }),
+            inner: Arc::new(Inner { pools, targets }),
             blocking,
             description: NodeDescription {
                 node_id,
@@ -88,10 +88,10 @@ impl Found {
 
 impl Inner {
     fn find(&self, volume_id: &str) -> Result<Found, DriverError> {
-        let record = self.pool.load(volume_id)?;
+        let (pool, record) = self.pools.load(volume_id)?;
         let backend = backend::of_content(record.content);
         Ok(Found {
-            directory: self.pool.directory(volume_id),
+            directory: pool.directory(volume_id),
             record,
             backend,
         })
@@ -99,8 +99,8 @@ impl Inner {
 
     /// As `find`, for undoing: a volume that is gone has nothing left to undo.
     fn find_if_any(&self, volume_id: &str) -> Result<Option<Found>, DriverError> {
-        match self.pool.load(volume_id) {
-            Err(PoolError::NoSuchVolume(_)) => Ok(None),
+        match self.pools.load(volume_id) {
+            Err(error) if error.is_not_there() => Ok(None),
             _ => self.find(volume_id).map(Some),
         }
     }

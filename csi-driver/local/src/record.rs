@@ -1,194 +1,123 @@
 //! The durable record of a volume. Pure: bytes to record and back.
 //!
-//! One line with the format's version and the SHA-256 of the rest, then JSON. A record that was cut off, changed or
-//! written by a later version is refused, never guessed at.
+//! Version 2 adds the pool, the provisioning, the source and the mutable parameters; version 1 is still read. Leases
+//! don't live here: they change without the volume changing.
 
-use std::fmt;
+mod content;
+pub(crate) mod envelope;
+mod parameters;
+pub(crate) mod text;
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use moorline_driver_sdk::request::StringMap;
-use moorline_mount::filesystem::FsType;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use thiserror::Error;
+use uuid::Uuid;
 
-const MAGIC: &str = "moorline-volume";
-const VERSION: u32 = 1;
+pub(crate) use self::{
+    content::{Content, Provisioning},
+    envelope::RecordError,
+    parameters::Parameters,
+};
 
-/// What is known about a volume.
+const KIND: envelope::Kind = envelope::Kind {
+    noun: "volume",
+    magic: "moorline-volume",
+    version: 2,
+};
+
+/// What is known about a volume. The catalog holds one for each, so that fields are small.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
-    pub(crate) volume_id: String,
-    /// The name it was created by.
-    pub(crate) name: String,
+    pub(crate) volume_id: Arc<str>,
+    /// The name it was created by; mostly the same text as the id, and then the same memory.
+    pub(crate) name: Arc<str>,
+    /// The pool it was made in; nil for volumes of version 1.
+    #[serde(with = "text::uuid")]
+    pub(crate) pool: Uuid,
     pub(crate) capacity_bytes: u64,
     pub(crate) content: Content,
+    pub(crate) provisioning: Provisioning,
     /// The parameters it was created with, without those that only describe the claim.
-    pub(crate) parameters: StringMap,
-    /// When, in RFC 3339.
-    pub(crate) created_at: String,
+    pub(crate) parameters: Parameters,
+    /// The parameters that may change, as they are now.
+    pub(crate) mutable_parameters: Parameters,
+    pub(crate) source: Option<Box<Source>>,
+    #[serde(with = "text::timestamp")]
+    pub(crate) created_at: Timestamp,
 }
 
-/// What a volume holds, and so which backend serves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Content {
-    /// A directory (`dir` backend).
-    Directory,
-    /// A file as a raw block device (`loop` backend).
-    Block,
-    /// A file with ext4 on it (`loop` backend).
-    Ext4,
-    /// A file with xfs on it (`loop` backend).
-    Xfs,
+/// What a volume's first content was taken from. It may be gone by now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Source {
+    /// The snapshot with this id.
+    Snapshot(String),
+    /// The volume with this id.
+    Volume(String),
 }
 
-impl Content {
-    pub(crate) fn filesystem(self) -> Option<FsType> {
-        match self {
-            Content::Directory | Content::Block => None,
-            Content::Ext4 => Some(FsType::Ext4),
-            Content::Xfs => Some(FsType::Xfs),
+/// As driver versions before pools wrote it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Version1 {
+    volume_id: Arc<str>,
+    name: Arc<str>,
+    capacity_bytes: u64,
+    content: Content,
+    parameters: StringMap,
+    #[serde(with = "text::timestamp")]
+    created_at: Timestamp,
+}
+
+impl From<Version1> for Record {
+    fn from(old: Version1) -> Self {
+        Record {
+            volume_id: old.volume_id,
+            name: old.name,
+            pool: Uuid::nil(),
+            capacity_bytes: old.capacity_bytes,
+            content: old.content,
+            provisioning: Provisioning::Thin,
+            parameters: old.parameters.into(),
+            mutable_parameters: Parameters::default(),
+            source: None,
+            created_at: old.created_at,
         }
     }
-}
-
-impl From<FsType> for Content {
-    fn from(fs_type: FsType) -> Self {
-        match fs_type {
-            FsType::Ext4 => Content::Ext4,
-            FsType::Xfs => Content::Xfs,
-        }
-    }
-}
-
-impl fmt::Display for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Content::Directory => "a directory",
-            Content::Block => "a block device",
-            Content::Ext4 => "an ext4 filesystem",
-            Content::Xfs => "an xfs filesystem",
-        })
-    }
-}
-
-/// Why a record can't be read.
-#[derive(Debug, Error)]
-pub(crate) enum RecordError {
-    #[error("is not a volume record")]
-    NotARecord,
-    #[error("has version {0}; this driver reads version {VERSION}")]
-    Version(String),
-    #[error("is damaged: its checksum is wrong")]
-    Checksum,
-    #[error("has unexpected content")]
-    Content(#[source] serde_json::Error),
 }
 
 impl Record {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let body = serde_json::to_string_pretty(self).expect("strings and numbers always serialise");
-        format!("{MAGIC} {VERSION} {}\n{body}\n", checksum(&body)).into_bytes()
+        KIND.seal(self)
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| RecordError::NotARecord)?;
-        let (head, body) = text.split_once('\n').ok_or(RecordError::NotARecord)?;
-        let mut words = head.split(' ');
-        if words.next() != Some(MAGIC) {
-            return Err(RecordError::NotARecord);
+        let (version, body) = KIND.open(bytes)?;
+        let mut record = match version {
+            1 => envelope::read::<Version1>(body)?.into(),
+            _ => envelope::read::<Record>(body)?,
+        };
+        if record.name == record.volume_id {
+            record.name = Arc::clone(&record.volume_id);
         }
-        let version = words.next().ok_or(RecordError::NotARecord)?;
-        if version != VERSION.to_string() {
-            return Err(RecordError::Version(version.to_owned()));
-        }
-        let body = body.strip_suffix('\n').ok_or(RecordError::Checksum)?;
-        if words.next() != Some(checksum(body).as_str()) {
-            return Err(RecordError::Checksum);
-        }
-        serde_json::from_str(body).map_err(RecordError::Content)
+        Ok(record)
     }
-}
 
-fn checksum(body: &str) -> String {
-    Sha256::digest(body.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    /// As [`Record::from_bytes`], for the volume that the record was found with.
+    pub(crate) fn read_of(volume_id: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        let record = Self::from_bytes(bytes)?;
+        if &*record.volume_id == volume_id {
+            return Ok(record);
+        }
+        Err(RecordError::OtherOwner {
+            found: record.volume_id.to_string(),
+            expected: volume_id.to_owned(),
+        })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    pub(crate) fn record() -> Record {
-        Record {
-            volume_id: "pvc-1".into(),
-            name: "pvc-1".into(),
-            capacity_bytes: 1 << 30,
-            content: Content::Ext4,
-            parameters: StringMap::new(),
-            created_at: "2026-01-01T00:00:00Z".into(),
-        }
-    }
-
-    #[test]
-    fn the_format_on_disk_does_not_change_unnoticed() {
-        let bytes = record().to_bytes();
-        let text = String::from_utf8(bytes).unwrap();
-        assert!(text.starts_with("moorline-volume 1 "), "{text}");
-        let body = text.split_once('\n').unwrap().1;
-        assert_eq!(
-            body,
-            "{\n  \"volume_id\": \"pvc-1\",\n  \"name\": \"pvc-1\",\n  \"capacity_bytes\": 1073741824,\n  \
-             \"content\": \"ext4\",\n  \"parameters\": {},\n  \"created_at\": \"2026-01-01T00:00:00Z\"\n}\n"
-        );
-    }
-
-    #[test]
-    fn damage_is_refused() {
-        let good = String::from_utf8(record().to_bytes()).unwrap();
-        let cases: [(&str, String, &str); 6] = [
-            ("empty", String::new(), "not a volume record"),
-            ("another file", "hello\nworld\n".into(), "not a volume record"),
-            ("a later version", good.replacen(" 1 ", " 2 ", 1), "has version 2"),
-            (
-                "a changed number",
-                good.replace("1073741824", "1073741825"),
-                "checksum",
-            ),
-            ("cut off", good[..good.len() - 1].into(), "checksum"),
-            ("longer", good.clone() + "\n", "checksum"),
-        ];
-        for (name, text, expected) in cases {
-            let error = Record::from_bytes(text.as_bytes()).expect_err(name).to_string();
-            assert!(error.contains(expected), "{name}: {error}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_record_survives_the_disk(
-            name in "\\PC{1,60}", capacity_bytes in any::<u64>(), key in "\\PC{0,20}", value in "\\PC{0,20}",
-        ) {
-            let written = Record { name, capacity_bytes, parameters: StringMap::from([(key, value)]), ..record() };
-            prop_assert_eq!(Record::from_bytes(&written.to_bytes()).expect("readable"), written);
-        }
-
-        #[test]
-        fn a_flipped_byte_is_always_seen(position in 0usize..300, bit in 0u8..8) {
-            let mut bytes = record().to_bytes();
-            let position = position % bytes.len();
-            bytes[position] ^= 1 << bit;
-            prop_assert!(Record::from_bytes(&bytes).is_err());
-        }
-
-        #[test]
-        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            Record::from_bytes(&bytes).ok(); // only that it returns
-        }
-    }
-}
+pub(crate) mod tests;

@@ -1,13 +1,11 @@
 //! What is asked for against what is there: same volume or another one, and which size. Pure.
 
-use moorline_driver_sdk::{
-    DriverError,
-    request::{CapacityRange, StringMap},
-};
+use moorline_driver_sdk::{DriverError, request::CapacityRange};
 
 use crate::{
     backend::SizeRule,
-    record::{Content, Record},
+    class::Class,
+    record::{Content, Parameters, Record, Source},
 };
 
 /// What a volume gets if nobody says how large it shall be.
@@ -21,7 +19,7 @@ pub(crate) fn check_same(record: &Record, wanted: &Wanted) -> Result<(), DriverE
             record.name
         )))
     };
-    if record.name != wanted.name {
+    if *record.name != *wanted.name {
         return differs(format!("not with the name {}", wanted.name));
     }
     if record.content != wanted.content {
@@ -30,8 +28,11 @@ pub(crate) fn check_same(record: &Record, wanted: &Wanted) -> Result<(), DriverE
     if !wanted.capacity.admits(record.capacity_bytes) {
         return differs(format!("with {} bytes", record.capacity_bytes));
     }
-    if record.parameters != wanted.parameters {
+    if record.parameters != wanted.class.parameters {
         return differs("with other parameters".to_owned());
+    }
+    if record.source.as_deref() != wanted.source.as_ref() {
+        return differs("with the content of another source".to_owned());
     }
     Ok(())
 }
@@ -42,7 +43,9 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     pub(crate) content: Content,
     pub(crate) capacity: CapacityRange,
-    pub(crate) parameters: StringMap,
+    pub(crate) class: Class,
+    pub(crate) mutable_parameters: Parameters,
+    pub(crate) source: Option<Source>,
 }
 
 impl Wanted {

@@ -14,10 +14,16 @@ use moorline_mount::{
     usage,
 };
 
-use super::{Backend, BackendError, Files, SizeRule};
-use crate::{config::BackendKind, fit::MountPlan, record::Content};
+use super::{Backend, BackendError, Enforcement, Files, NewData, SizeRule};
+use crate::{
+    copying::Copying,
+    fit::MountPlan,
+    record::{Content, Provisioning},
+};
 
 const DATA: &str = "data";
+/// The unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
 /// Everybody who gets to see the volume may write to it; who gets to see it is decided by mounting it.
 const DATA_MODE: u32 = 0o777;
 /// What is made at a target path that is not there.
@@ -67,10 +73,6 @@ impl Directories {
 }
 
 impl Backend for Directories {
-    fn kind(&self) -> BackendKind {
-        BackendKind::Dir
-    }
-
     fn sizes(&self, _content: Content) -> SizeRule {
         SizeRule {
             min_bytes: 1,
@@ -78,7 +80,15 @@ impl Backend for Directories {
         }
     }
 
-    fn make(&self, files: Files<'_>, _bytes: u64) -> Result<(), BackendError> {
+    fn enforcement(&self, _pool: &Path, _content: Content) -> Result<Enforcement, BackendError> {
+        Ok(Enforcement::Accounted {
+            why: "the size of a directory is only accounted; use a pool with backend=loop or backend=btrfs"
+                .to_owned(),
+        })
+    }
+
+    fn make(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError> {
+        refuse_thick(new)?;
         let data = Self::data(files);
         fs::create_dir(&data).map_err(BackendError::io("make the directory", &data))?;
         // mkdir alone would subtract the umask.
@@ -86,7 +96,61 @@ impl Backend for Directories {
         fs::set_permissions(&data, mode).map_err(BackendError::io("set the mode of", &data))
     }
 
-    fn grow(&self, _files: Files<'_>, _bytes: u64) -> Result<(), BackendError> {
+    fn make_from(
+        &self,
+        _files: Files<'_>,
+        _source: Files<'_>,
+        new: NewData,
+        _copying: &mut Copying,
+    ) -> Result<(), BackendError> {
+        refuse_thick(new)?;
+        Err(BackendError::NotOffered {
+            what: "directories can't be copied yet".to_owned(),
+        })
+    }
+
+    fn cut(
+        &self,
+        _snapshot: Files<'_>,
+        _source: Files<'_>,
+        _copying: &mut Copying,
+    ) -> Result<(), BackendError> {
+        Err(BackendError::NotOffered {
+            what: "directories can't be copied yet".to_owned(),
+        })
+    }
+
+    /// A tree is copied file by file: never at one moment.
+    fn can_share(&self, _source: Files<'_>) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
+    fn allocated_bytes(&self, files: Files<'_>) -> Result<u64, BackendError> {
+        tree_bytes(&Self::data(files))
+    }
+
+    fn fault(&self, files: Files<'_>, _bytes: u64) -> Result<Option<String>, BackendError> {
+        let data = Self::data(files);
+        match fs::symlink_metadata(&data) {
+            Ok(seen) if seen.is_dir() => Ok(None),
+            Ok(_) => Ok(Some(format!("{} is no directory", data.display()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Some(format!("the directory {} is missing", data.display())))
+            }
+            Err(error) => Err(BackendError::io("look at", data)(error)),
+        }
+    }
+
+    /// The pool's filesystem is everybody's: it is not frozen for one volume.
+    fn freeze_points(&self, _files: Files<'_>) -> Result<Vec<PathBuf>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    fn flush(&self, _files: Files<'_>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn grow(&self, _files: Files<'_>, _new: NewData) -> Result<(), BackendError> {
         Ok(())
     }
 
@@ -164,6 +228,36 @@ impl Backend for Directories {
         }
         filesystem_stats(path)
     }
+}
+
+/// A directory has no blocks of its own to set aside.
+fn refuse_thick(new: NewData) -> Result<(), BackendError> {
+    match new.provisioning {
+        Provisioning::Thin => Ok(()),
+        Provisioning::Thick => Err(BackendError::NotOffered {
+            what: "a directory can't be thick; use a pool with backend=loop, or provisioning=thin".to_owned(),
+        }),
+    }
+}
+
+/// Bytes that a tree's files have allocated; a file with several names counts with each.
+fn tree_bytes(root: &Path) -> Result<u64, BackendError> {
+    let mut bytes = 0;
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).map_err(BackendError::io("list", &directory))? {
+            let entry = entry.map_err(BackendError::io("list", &directory))?;
+            // Of the entry itself: a symlink leads nowhere.
+            let seen = entry
+                .metadata()
+                .map_err(BackendError::io("look at", entry.path()))?;
+            bytes += seen.blocks() * BLOCK_BYTES;
+            if seen.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// What is published already must be as writable as asked for.

@@ -24,14 +24,20 @@ use moorline_mount::{
 };
 
 use super::{
-    Backend, BackendError, Files, SizeRule,
+    Backend, BackendError, Enforcement, Files, NewData, SizeRule,
     directory::{TARGET_DIRECTORY_MODE, filesystem_stats, refuse_other_mount, same_writability},
 };
-use crate::{config::BackendKind, fit::MountPlan, record::Content};
+use crate::{
+    copying::Copying,
+    fit::MountPlan,
+    record::{Content, Provisioning},
+};
 
 /// Block size of the filesystems and page size of the loop driver.
 const STEP_BYTES: u64 = 4096;
 const BLOCK_MIN_BYTES: u64 = 1 << 20;
+/// The unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
 const TARGET_FILE_MODE: u32 = 0o640;
 /// Who has the device open for a moment only, to look what it is, is gone by then.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +45,21 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct LoopFiles;
 
 impl LoopFiles {
+    /// Never shrinks.
+    fn give_size(file: &File, image: &Path, new: NewData) -> Result<(), BackendError> {
+        let now = file.metadata().map_err(BackendError::io("look at", image))?.len();
+        if now < new.bytes {
+            file.set_len(new.bytes)
+                .map_err(BackendError::io("set the size of", image))?;
+        }
+        match new.provisioning {
+            Provisioning::Thin => Ok(()),
+            Provisioning::Thick => Err(BackendError::NotOffered {
+                what: "thick volumes are not offered yet".to_owned(),
+            }),
+        }
+    }
+
     fn stage_filesystem(
         files: Files<'_>,
         fs_type: FsType,
@@ -143,10 +164,6 @@ impl LoopFiles {
 }
 
 impl Backend for LoopFiles {
-    fn kind(&self) -> BackendKind {
-        BackendKind::Loop
-    }
-
     fn sizes(&self, content: Content) -> SizeRule {
         let min_bytes = content
             .filesystem()
@@ -157,32 +174,98 @@ impl Backend for LoopFiles {
         }
     }
 
-    fn make(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError> {
+    fn enforcement(&self, _pool: &Path, _content: Content) -> Result<Enforcement, BackendError> {
+        Ok(Enforcement::Enforced)
+    }
+
+    fn make(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError> {
         let image = devices::image(files);
         let file = File::options().write(true).create_new(true).open(&image);
         let file = file.map_err(BackendError::io("make the file", &image))?;
-        file.set_len(bytes)
-            .map_err(BackendError::io("set the size of", &image))?;
+        Self::give_size(&file, &image, new)?;
         if let Some(fs_type) = files.content.filesystem() {
             filesystem::make(&image, fs_type)?;
         }
         file.sync_all().map_err(BackendError::io("fsync", &image))
     }
 
-    fn grow(&self, files: Files<'_>, bytes: u64) -> Result<(), BackendError> {
+    fn make_from(
+        &self,
+        _files: Files<'_>,
+        _source: Files<'_>,
+        _new: NewData,
+        _copying: &mut Copying,
+    ) -> Result<(), BackendError> {
+        Err(BackendError::NotOffered {
+            what: "files can't be copied yet".to_owned(),
+        })
+    }
+
+    fn cut(
+        &self,
+        _snapshot: Files<'_>,
+        _source: Files<'_>,
+        _copying: &mut Copying,
+    ) -> Result<(), BackendError> {
+        Err(BackendError::NotOffered {
+            what: "files can't be copied yet".to_owned(),
+        })
+    }
+
+    fn can_share(&self, _source: Files<'_>) -> Result<bool, BackendError> {
+        Ok(false)
+    }
+
+    fn allocated_bytes(&self, files: Files<'_>) -> Result<u64, BackendError> {
+        let image = devices::image(files);
+        let seen = fs::metadata(&image).map_err(BackendError::io("look at", &image))?;
+        Ok(seen.blocks() * BLOCK_BYTES)
+    }
+
+    fn fault(&self, files: Files<'_>, bytes: u64) -> Result<Option<String>, BackendError> {
+        let image = devices::image(files);
+        match fs::symlink_metadata(&image) {
+            Ok(seen) if !seen.is_file() => Ok(Some(format!("{} is no file", image.display()))),
+            Ok(seen) if seen.len() < bytes => Ok(Some(format!(
+                "{} has {} bytes, not {bytes}",
+                image.display(),
+                seen.len()
+            ))),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Some(format!("the file {} is missing", image.display())))
+            }
+            Err(error) => Err(BackendError::io("look at", image)(error)),
+        }
+    }
+
+    fn freeze_points(&self, files: Files<'_>) -> Result<Vec<PathBuf>, BackendError> {
+        if files.content.filesystem().is_none() {
+            return Ok(Vec::new());
+        }
+        let mut mounts = devices::filesystem_mounts(files)?;
+        // However often it is mounted, it is one filesystem.
+        mounts.sort_by_key(|entry| entry.device);
+        mounts.dedup_by_key(|entry| entry.device);
+        Ok(mounts.into_iter().map(|entry| entry.mount_point).collect())
+    }
+
+    fn flush(&self, files: Files<'_>) -> Result<(), BackendError> {
+        for device in devices::devices(files)? {
+            let path = device.path();
+            let opened = File::open(path).map_err(BackendError::io("open", path))?;
+            opened.sync_all().map_err(BackendError::io("fsync", path))?;
+        }
+        Ok(())
+    }
+
+    fn grow(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError> {
         let image = devices::image(files);
         let file = File::options()
             .write(true)
             .open(&image)
             .map_err(BackendError::io("open", &image))?;
-        let now = file
-            .metadata()
-            .map_err(BackendError::io("look at", &image))?
-            .len();
-        if now < bytes {
-            file.set_len(bytes)
-                .map_err(BackendError::io("set the size of", &image))?;
-        }
+        Self::give_size(&file, &image, new)?;
         file.sync_all().map_err(BackendError::io("fsync", &image))
     }
 
@@ -314,7 +397,7 @@ impl Backend for LoopFiles {
         let allocated = fs::metadata(&image)
             .map_err(BackendError::io("look at", &image))?
             .blocks()
-            * 512;
+            * BLOCK_BYTES;
         let total = usage::block_size(device.path())?;
         let bytes = VolumeUsage {
             total,

@@ -2,31 +2,49 @@
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::record::Content;
+use moorline_driver_sdk::ErrorKind;
 
-const POOL: u64 = 1000;
+use super::*;
+use crate::{record::Provisioning, room::Overcommit};
+
+const POOL: Space = Space {
+    total_bytes: 1000,
+    available_bytes: 1000,
+};
+const ALL: Limits = Limits {
+    capacity_bytes: None,
+    overcommit: Overcommit::NONE,
+};
+const THIN: Purpose = Purpose::Volume(Provisioning::Thin);
 
 fn record(volume_id: &str, capacity_bytes: u64) -> Arc<Record> {
     Arc::new(Record {
-        volume_id: volume_id.to_owned(),
-        name: volume_id.to_owned(),
         capacity_bytes,
-        content: Content::Directory,
-        parameters: Default::default(),
-        created_at: String::new(),
+        ..crate::record::tests::record(volume_id)
     })
 }
 
+fn id(volume_id: &str) -> Arc<str> {
+    volume_id.into()
+}
+
+fn thin(bytes: u64) -> Promise {
+    Promise { purpose: THIN, bytes }
+}
+
 fn empty() -> Catalog {
-    Catalog::new(None, BTreeMap::new())
+    Catalog::new(ALL, BTreeMap::new())
 }
 
 fn with(volume_id: &str, bytes: u64) -> Catalog {
     Catalog::new(
-        None,
-        BTreeMap::from([(volume_id.to_owned(), Entry::Ready(record(volume_id, bytes)))]),
+        ALL,
+        BTreeMap::from([(id(volume_id), Entry::Ready(record(volume_id, bytes)))]),
     )
+}
+
+fn reserved(catalog: &Catalog) -> u64 {
+    catalog.promised().total_bytes()
 }
 
 fn kind<T: std::fmt::Debug>(result: Result<T, DriverError>) -> ErrorKind {
@@ -36,23 +54,29 @@ fn kind<T: std::fmt::Debug>(result: Result<T, DriverError>) -> ErrorKind {
 #[test]
 fn a_create_reserves_and_a_failed_one_gives_back() {
     let catalog = empty();
-    assert_eq!(catalog.begin_create("a", 400, POOL).unwrap(), Begin::Create);
-    assert_eq!(catalog.unreserved_bytes(POOL), 600);
-    assert_eq!(kind(catalog.begin_create("a", 400, POOL)), ErrorKind::Aborted);
     assert_eq!(
-        kind(catalog.begin_create("b", 601, POOL)),
+        catalog.begin_create(&id("a"), thin(400), POOL).unwrap(),
+        Begin::Create
+    );
+    assert_eq!(catalog.left(POOL, THIN), 600);
+    assert_eq!(
+        kind(catalog.begin_create(&id("a"), thin(400), POOL)),
+        ErrorKind::Aborted
+    );
+    assert_eq!(
+        kind(catalog.begin_create(&id("b"), thin(601), POOL)),
         ErrorKind::ResourceExhausted
     );
     assert_eq!(kind(catalog.get("a")), ErrorKind::NotFound);
-    catalog.finish_create("a", None);
-    assert_eq!(catalog.reserved_bytes(), 0);
-    catalog.begin_create("a", 400, POOL).unwrap();
-    catalog.finish_create("a", Some(record("a", 400)));
+    catalog.finish_create(&id("a"), None);
+    assert_eq!(reserved(&catalog), 0);
+    catalog.begin_create(&id("a"), thin(400), POOL).unwrap();
+    catalog.finish_create(&id("a"), Some(record("a", 400)));
     assert_eq!(
-        catalog.begin_create("a", 7, POOL).unwrap(),
+        catalog.begin_create(&id("a"), thin(7), POOL).unwrap(),
         Begin::Exists(record("a", 400))
     );
-    assert_eq!(catalog.reserved_bytes(), 400);
+    assert_eq!(reserved(&catalog), 400);
 }
 
 #[test]
@@ -60,13 +84,16 @@ fn a_delete_keeps_the_bytes_until_nothing_is_left() {
     let catalog = with("a", 400);
     let taken = catalog.begin_delete("a").unwrap().unwrap();
     assert_eq!(kind(catalog.begin_delete("a")), ErrorKind::Aborted);
-    assert_eq!(kind(catalog.begin_create("a", 1, POOL)), ErrorKind::Aborted);
+    assert_eq!(
+        kind(catalog.begin_create(&id("a"), thin(1), POOL)),
+        ErrorKind::Aborted
+    );
     catalog.finish_delete(&taken, Deleted::Left);
-    assert_eq!(catalog.reserved_bytes(), 400);
+    assert_eq!(reserved(&catalog), 400);
     assert_eq!(kind(catalog.get("a")), ErrorKind::NotFound);
     let taken = catalog.begin_delete("a").unwrap().expect("once more");
     catalog.finish_delete(&taken, Deleted::Gone);
-    assert_eq!(catalog.reserved_bytes(), 0);
+    assert_eq!(reserved(&catalog), 0);
     assert_eq!(catalog.begin_delete("a").unwrap(), None);
 }
 
@@ -76,7 +103,7 @@ fn a_delete_that_did_not_begin_changes_nothing() {
     let taken = catalog.begin_delete("a").unwrap().unwrap();
     catalog.finish_delete(&taken, Deleted::Kept);
     assert_eq!(catalog.get("a").unwrap(), record("a", 400));
-    assert_eq!(catalog.reserved_bytes(), 400);
+    assert_eq!(reserved(&catalog), 400);
 }
 
 #[test]
@@ -84,10 +111,10 @@ fn damaged_volumes_are_neither_served_nor_replaced_nor_removed() {
     let entry = Entry::Damaged {
         reason: "its record is damaged".into(),
     };
-    let catalog = Catalog::new(None, BTreeMap::from([("a".to_owned(), entry)]));
+    let catalog = Catalog::new(ALL, BTreeMap::from([(id("a"), entry)]));
     assert_eq!(kind(catalog.get("a")), ErrorKind::FailedPrecondition);
     assert_eq!(
-        kind(catalog.begin_create("a", 1, POOL)),
+        kind(catalog.begin_create(&id("a"), thin(1), POOL)),
         ErrorKind::FailedPrecondition
     );
     assert_eq!(kind(catalog.begin_delete("a")), ErrorKind::FailedPrecondition);
@@ -98,43 +125,49 @@ fn damaged_volumes_are_neither_served_nor_replaced_nor_removed() {
 fn an_expansion_reserves_the_difference() {
     let catalog = with("a", 400);
     assert_eq!(
-        kind(catalog.begin_expand(400, 1001, POOL)),
+        kind(catalog.begin_expand(&record("a", 400), 1001, POOL)),
         ErrorKind::ResourceExhausted
     );
-    catalog.begin_expand(400, 900, POOL).unwrap();
-    assert_eq!(catalog.reserved_bytes(), 900);
-    catalog.finish_expand(400, 900, None);
-    assert_eq!(catalog.reserved_bytes(), 400);
-    catalog.begin_expand(400, 900, POOL).unwrap();
-    catalog.finish_expand(400, 900, Some(record("a", 900)));
+    catalog.begin_expand(&record("a", 400), 900, POOL).unwrap();
+    assert_eq!(reserved(&catalog), 900);
+    catalog.finish_expand(&record("a", 400), 900, None);
+    assert_eq!(reserved(&catalog), 400);
+    catalog.begin_expand(&record("a", 400), 900, POOL).unwrap();
+    catalog.finish_expand(&record("a", 400), 900, Some(record("a", 900)));
     assert_eq!(
-        (catalog.reserved_bytes(), catalog.get("a").unwrap().capacity_bytes),
+        (reserved(&catalog), catalog.get("a").unwrap().capacity_bytes),
         (900, 900)
     );
 }
 
 #[test]
 fn an_explicit_limit_beats_the_pools_size() {
-    let catalog = Catalog::new(Some(10), BTreeMap::new());
+    let limited = |bytes| Limits {
+        capacity_bytes: Some(bytes),
+        ..ALL
+    };
+    let catalog = Catalog::new(limited(10), BTreeMap::new());
     assert_eq!(
-        kind(catalog.begin_create("a", 11, POOL)),
+        kind(catalog.begin_create(&id("a"), thin(11), POOL)),
         ErrorKind::ResourceExhausted
     );
-    let catalog = Catalog::new(Some(5000), BTreeMap::new());
-    catalog
-        .begin_create("a", 4000, POOL)
-        .expect("over-commit is the operator's choice");
+    let catalog = Catalog::new(limited(5000), BTreeMap::new());
+    for volume_id in ["a", "b", "c"] {
+        catalog
+            .begin_create(&id(volume_id), thin(900), POOL)
+            .expect("a capacity beyond the disk is the operator's choice");
+    }
 }
 
 #[test]
 fn pages_follow_the_order_of_ids() {
-    let volumes = ["a", "b", "c"].map(|id| (id.to_owned(), Entry::Ready(record(id, 1))));
-    let catalog = Catalog::new(None, BTreeMap::from(volumes));
+    let volumes = ["a", "b", "c"].map(|name| (id(name), Entry::Ready(record(name, 1))));
+    let catalog = Catalog::new(ALL, BTreeMap::from(volumes));
     let ids = |start, count| {
         let (page, has_more) = catalog.page(start, count);
         (
             page.iter()
-                .map(|record| record.volume_id.clone())
+                .map(|record| record.volume_id.to_string())
                 .collect::<Vec<_>>()
                 .join(""),
             has_more,
@@ -162,9 +195,9 @@ proptest! {
     ) {
         let catalog = empty();
         for (volume, bytes, step, ok) in steps {
-            let id = format!("v{volume}");
+            let id = id(&format!("v{volume}"));
             match step {
-                0 | 1 => if let Ok(Begin::Create) = catalog.begin_create(&id, bytes, POOL) {
+                0 | 1 => if let Ok(Begin::Create) = catalog.begin_create(&id, thin(bytes), POOL) {
                     catalog.finish_create(&id, ok.then(|| record(&id, bytes)));
                 },
                 2 => if let Ok(Some(taken)) = catalog.begin_delete(&id) {
@@ -175,15 +208,15 @@ proptest! {
                 },
                 _ => if let Ok(old) = catalog.get(&id) {
                     let new = old.capacity_bytes + bytes;
-                    if catalog.begin_expand(old.capacity_bytes, new, POOL).is_ok() {
-                        catalog.finish_expand(old.capacity_bytes, new, ok.then(|| record(&id, new)));
+                    if catalog.begin_expand(&old, new, POOL).is_ok() {
+                        catalog.finish_expand(&old, new, ok.then(|| record(&id, new)));
                     }
                 },
             }
             let state = catalog.state.lock();
-            let sum: u64 = state.volumes.values().map(reserved_by).sum();
-            prop_assert_eq!(state.reserved_bytes, sum);
-            prop_assert!(sum <= POOL);
+            let sum: u64 = state.volumes.promises().map(|promise| promise.bytes).sum();
+            prop_assert_eq!(state.promised.total_bytes(), sum);
+            prop_assert!(sum <= POOL.total_bytes);
         }
     }
 }

@@ -1,17 +1,13 @@
 //! Tables for the two decisions of the controller: same volume or another one, and which size to grow to.
 
-use moorline_driver_sdk::ErrorKind;
+use moorline_driver_sdk::{ErrorKind, request::StringMap};
 
 use super::*;
 
 fn record() -> Record {
     Record {
-        volume_id: "a".into(),
-        name: "a".into(),
         capacity_bytes: 1000,
-        content: Content::Ext4,
-        parameters: StringMap::new(),
-        created_at: String::new(),
+        ..crate::record::tests::record("a")
     }
 }
 
@@ -20,7 +16,9 @@ fn wanted() -> Wanted {
         name: "a".into(),
         content: Content::Ext4,
         capacity: range(1000, 0),
-        parameters: StringMap::new(),
+        class: Class::parse(StringMap::new()).unwrap(),
+        mutable_parameters: Parameters::default(),
+        source: None,
     }
 }
 
@@ -32,6 +30,7 @@ fn range(required: u64, limit: u64) -> CapacityRange {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn a_name_that_is_taken_fits_or_is_a_conflict() {
     let cases = [
         ("the same", wanted(), None),
@@ -86,10 +85,18 @@ fn a_name_that_is_taken_fits_or_is_a_conflict() {
         (
             "other parameters",
             Wanted {
-                parameters: StringMap::from([("k".into(), "v".into())]),
+                class: Class::parse(StringMap::from([("pool".into(), "default".into())])).unwrap(),
                 ..wanted()
             },
             Some("with other parameters"),
+        ),
+        (
+            "restored instead of new",
+            Wanted {
+                source: Some(Source::Snapshot("s".into())),
+                ..wanted()
+            },
+            Some("another source"),
         ),
     ];
     for (name, wanted, expected) in cases {

@@ -45,11 +45,11 @@ impl Process {
         let child = Command::new(driver_program())
             .arg(format!("--endpoint={}", config.endpoint))
             .arg(format!("--node-id={}", config.node_id))
-            .arg(format!("--pool-dir={}", config.pool_dir.display()))
+            .arg(format!("--pool-dir={}", config.pools[0].directory.display()))
             .arg(format!("--target-root={}", config.target_root.display()))
             .arg(format!("--backend={name}"))
             .args(
-                config
+                config.pools[0]
                     .capacity_limit_bytes
                     .map(|bytes| format!("--capacity={bytes}")),
             )

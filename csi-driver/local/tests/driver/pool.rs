@@ -69,7 +69,7 @@ async fn available(driver: &mut Driver, place: Option<csi::Topology>) -> i64 {
 async fn capacity_is_accounted_and_given_back() {
     let scratch = Scratch::new();
     let mut config = config(scratch.root(), BackendKind::Dir);
-    config.capacity_limit_bytes = Some(u64::try_from(40 * MIB).unwrap());
+    config.pools[0].capacity_limit_bytes = Some(u64::try_from(40 * MIB).unwrap());
     let mut driver = Driver::with(config).await;
     assert_eq!(available(&mut driver, None).await, 40 * MIB);
     assert_eq!(available(&mut driver, Some(topology(NODE))).await, 40 * MIB);

@@ -1,0 +1,59 @@
+//! How a volume goes: not while it is used, and never half.
+
+use std::sync::Arc;
+
+use moorline_driver_sdk::DriverError;
+
+use super::{LocalController, files_in};
+use crate::{backend, catalog::Deleted, pool::Pool, record::Record};
+
+impl LocalController {
+    pub(super) async fn delete(&self, volume_id: &str) -> Result<(), DriverError> {
+        let Some(member) = self.member_with(volume_id) else {
+            return Ok(());
+        };
+        let Some(record) = member.catalog.begin_delete(volume_id)? else {
+            return Ok(());
+        };
+        let (pool, taken) = (Arc::clone(&member.pool), Arc::clone(&record));
+        let deleted = self
+            .blocking
+            .run("delete the volume", move || delete(&pool, &taken))
+            .await;
+        let (end, result) = match deleted {
+            Ok((end, result)) => (end, result),
+            Err(error) => (Deleted::Left, Err(error)),
+        };
+        member.catalog.finish_delete(&record, end);
+        result?;
+        tracing::info!(
+            volume.id = &*record.volume_id,
+            pool = member.pool.name(),
+            "Volume deleted"
+        );
+        Ok(())
+    }
+}
+
+fn delete(pool: &Pool, record: &Record) -> (Deleted, Result<(), DriverError>) {
+    let directory = pool.directory(&record.volume_id);
+    match backend::of_content(record.content).users(files_in(&directory, record)) {
+        Ok(users) => {
+            if let Some(user) = users.first() {
+                let message = format!("volume {} is in use at {}", record.volume_id, user.display());
+                return (Deleted::Kept, Err(DriverError::precondition(message)));
+            }
+        }
+        Err(error) => {
+            return (
+                Deleted::Kept,
+                Err(error.into_driver_error("find out who uses the volume")),
+            );
+        }
+    }
+    match pool.delete(&record.volume_id) {
+        Ok(()) => (Deleted::Gone, Ok(())),
+        Err(error) if directory.exists() => (Deleted::Kept, Err(error.into())),
+        Err(error) => (Deleted::Left, Err(error.into())),
+    }
+}

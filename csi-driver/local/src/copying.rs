@@ -1,0 +1,100 @@
+//! Following a copy that takes long: it is logged, counted, and broken off when the driver stops.
+
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often the log tells how far a copy is.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bytes that all copies have moved since the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CopiedBytes(Arc<AtomicU64>);
+
+impl CopiedBytes {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One copy under way.
+#[derive(Debug)]
+pub(crate) struct Copying {
+    stop: CancellationToken,
+    total: CopiedBytes,
+    started: Instant,
+    logged: Instant,
+    /// Not beyond this moment, if writes are frozen meanwhile.
+    deadline: Option<Instant>,
+    copied_bytes: u64,
+}
+
+impl Copying {
+    pub(crate) fn new(stop: CancellationToken, total: CopiedBytes) -> Self {
+        let now = Instant::now();
+        Copying {
+            stop,
+            total,
+            started: now,
+            logged: now,
+            deadline: None,
+            copied_bytes: 0,
+        }
+    }
+
+    /// Breaks the copy off after `duration`.
+    pub(crate) fn not_longer_than(&mut self, duration: Duration) {
+        self.deadline = Some(Instant::now() + duration);
+    }
+
+    /// Has the time run out that [`Copying::not_longer_than`] gave?
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() > deadline)
+    }
+
+    /// Takes note of `copied_bytes` in all of `total_bytes`; says whether to go on.
+    pub(crate) fn note(&mut self, copied_bytes: u64, total_bytes: u64) -> ControlFlow<()> {
+        let more = copied_bytes.saturating_sub(self.copied_bytes);
+        self.copied_bytes = copied_bytes;
+        self.total.0.fetch_add(more, Ordering::Relaxed);
+        if self.logged.elapsed() >= LOG_INTERVAL {
+            self.logged = Instant::now();
+            tracing::info!(copied_bytes, total_bytes, duration = ?self.started.elapsed(), "Still copying");
+        }
+        if self.stop.is_cancelled() || self.is_overdue() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_counted_and_ends_with_the_driver_or_its_time() {
+        let (stop, total) = (CancellationToken::new(), CopiedBytes::default());
+        let mut copying = Copying::new(stop.clone(), total.clone());
+        assert!(copying.note(10, 100).is_continue());
+        assert!(copying.note(30, 100).is_continue());
+        assert_eq!(total.get(), 30);
+        let mut other = Copying::new(stop.clone(), total.clone());
+        other.not_longer_than(Duration::ZERO);
+        while !other.is_overdue() {
+            std::hint::spin_loop();
+        }
+        assert!(other.note(5, 5).is_break());
+        assert_eq!(total.get(), 35);
+        stop.cancel();
+        assert!(copying.note(31, 100).is_break());
+    }
+}

@@ -1,0 +1,77 @@
+//! Places at which a test can kill the process or let it fail: after every durable step. In builds without the feature
+//! `failpoints` nothing of it is left but this table.
+//!
+//! A test names points in the environment of the driver's process, `FAILPOINTS=create::after_record=kill`, several of them
+//! with `;` between. What happens there: `kill` ends the process by SIGKILL, `full` lets the step fail for want of room,
+//! `fail` lets it fail for good. `kill@3` waits for the third time.
+//!
+//! The crate `fail` would do the same, but can't end a process, and stands on an old `rand`.
+
+use crate::pool::PoolError;
+
+/// All of them.
+pub const POINTS: &[&str] = &[
+    "create::after_directory",
+    "create::after_data",
+    "create::after_copy_of_record",
+    "create::after_record",
+    "create::after_rename",
+    "create::after_sync",
+    "delete::after_rename",
+    "delete::after_sync",
+    "delete::after_removal",
+    "update::after_copy_of_record",
+    "update::after_record",
+    "expand::after_data",
+];
+
+/// Does what the test wants done at this point: mostly nothing.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub(crate) fn hit(_point: &'static str) -> Result<(), PoolError> {
+    Ok(())
+}
+
+/// Does what the test wants done at this point: mostly nothing.
+#[cfg(feature = "failpoints")]
+pub(crate) fn hit(point: &'static str) -> Result<(), PoolError> {
+    assert!(POINTS.contains(&point), "{point} is missing in the table");
+    chosen::act(point).map_err(PoolError::io("pass the failpoint", point))
+}
+
+#[cfg(feature = "failpoints")]
+mod chosen {
+    use std::{collections::BTreeMap, env, io};
+
+    use parking_lot::Mutex;
+    use rustix::{io::Errno, process};
+
+    /// How often each point that the environment names was passed.
+    static PASSED: Mutex<BTreeMap<&str, usize>> = Mutex::new(BTreeMap::new());
+
+    pub(super) fn act(point: &'static str) -> io::Result<()> {
+        let all = env::var("FAILPOINTS").unwrap_or_default();
+        let action = all
+            .split(';')
+            .find_map(|choice| choice.strip_prefix(point)?.strip_prefix('='));
+        let Some(action) = action else {
+            return Ok(());
+        };
+        let (action, turn) = action.split_once('@').unwrap_or((action, "1"));
+        let passed = {
+            let mut counts = PASSED.lock();
+            let count = counts.entry(point).or_default();
+            *count += 1;
+            *count
+        };
+        if turn.parse() != Ok(passed) {
+            return Ok(());
+        }
+        match action {
+            "kill" => Err(process::kill_process(process::getpid(), process::Signal::KILL)
+                .map_or_else(io::Error::from, |()| Errno::INTR.into())),
+            "full" => Err(Errno::NOSPC.into()),
+            _ => Err(Errno::IO.into()),
+        }
+    }
+}

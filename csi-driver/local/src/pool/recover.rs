@@ -1,0 +1,271 @@
+//! What a start does with what it finds on disk: pure deciders, and the acts that follow from them.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use moorline_driver_sdk::DriverError;
+
+use super::{
+    Pool, PoolError, remove,
+    shelf::{COPY_FILE, GONE_PREFIX, NEW_PREFIX, RECORD_FILE, Shelf},
+};
+use crate::{
+    catalog::Entry,
+    record::{Record, RecordError},
+    volume_name::is_volume_id,
+};
+
+/// What a name on a shelf stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named<'a> {
+    /// A thing with this id.
+    Thing(&'a str),
+    /// A making that did not come to its end.
+    Unmade(&'a str),
+    /// A removal that did not come to its end.
+    Going(&'a str),
+    /// Somebody else's.
+    Foreign,
+}
+
+pub(crate) fn named(name: &str) -> Named<'_> {
+    if let Some(id) = name.strip_prefix(NEW_PREFIX) {
+        return Named::Unmade(id);
+    }
+    if let Some(id) = name.strip_prefix(GONE_PREFIX) {
+        return Named::Going(id);
+    }
+    if is_volume_id(name) {
+        Named::Thing(name)
+    } else {
+        Named::Foreign
+    }
+}
+
+/// A copy of a record on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Missing,
+    Damaged,
+    /// Written by a later version of the driver.
+    Later,
+    Good,
+}
+
+/// What becomes of a thing whose two copies were found like this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Both are good and the same.
+    None,
+    /// The record is good: it decides, also when an update got no further than the second copy.
+    WriteCopy,
+    /// The record is lost, its second copy is not.
+    WriteRecord,
+    /// Both are lost. What the data alone can't tell is not guessed: it is kept, and served to nobody.
+    Quarantine,
+}
+
+pub(crate) fn remedy(record: Found, copy: Found, are_equal: bool) -> Remedy {
+    match (record, copy) {
+        (Found::Good, Found::Good) if are_equal => Remedy::None,
+        (Found::Good, Found::Good | Found::Missing | Found::Damaged | Found::Later) => Remedy::WriteCopy,
+        (Found::Missing | Found::Damaged, Found::Good) => Remedy::WriteRecord,
+        (Found::Missing | Found::Damaged, Found::Missing | Found::Damaged | Found::Later) => {
+            Remedy::Quarantine
+        }
+        // It is whole, only not for us.
+        (Found::Later, _) => Remedy::Quarantine,
+    }
+}
+
+impl Pool {
+    /// Removes what a crash has left half-made and reads all records. Damaged ones are rebuilt from their second copies, or
+    /// kept aside.
+    pub(crate) fn recover(&self) -> Result<BTreeMap<Arc<str>, Entry<Record>>, PoolError> {
+        let mut volumes = BTreeMap::new();
+        for id in self.volumes.clean()? {
+            let entry = match self.volumes.recover_one(&id, Record::read_of) {
+                Ok(record) => Entry::Ready(Arc::new(record)),
+                Err(reason) => Entry::Damaged {
+                    reason: reason.into(),
+                },
+            };
+            let id = match &entry {
+                Entry::Ready(record) => Arc::clone(&record.volume_id),
+                _ => Arc::from(id),
+            };
+            volumes.insert(id, entry);
+        }
+        Ok(volumes)
+    }
+}
+
+impl Shelf {
+    /// Removes what is half-made or half-gone; the ids of the rest.
+    pub(super) fn clean(&self) -> Result<Vec<String>, PoolError> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(PoolError::io("list", &self.path))? {
+            let entry = entry.map_err(PoolError::io("list", &self.path))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match named(&name) {
+                Named::Thing(_) => ids.push(name),
+                Named::Unmade(_) | Named::Going(_) => remove::half_made(&entry.path()),
+                Named::Foreign => {
+                    tracing::warn!(path = %entry.path().display(), noun = self.noun, "Ignoring something in the pool that is none of ours");
+                }
+            }
+        }
+        self.sync.sync()?;
+        Ok(ids)
+    }
+
+    /// The record of one thing, with its two copies put right; if that can't be, why.
+    pub(super) fn recover_one<T>(
+        &self,
+        id: &str,
+        parse: impl Fn(&str, &[u8]) -> Result<T, RecordError>,
+    ) -> Result<T, String> {
+        let directory = self.directory(id);
+        remove::temporary_files(&directory);
+        let look = |name: &str| look(&directory.join(name), |bytes| parse(id, bytes));
+        let (record, copy) = (look(RECORD_FILE), look(COPY_FILE));
+        let are_equal = matches!((&record, &copy), (Ok((one, _)), Ok((two, _))) if one == two);
+        let (good, written) = match remedy(state(&record), state(&copy), are_equal) {
+            Remedy::None => return record.map(|(_, read)| read).map_err(|error| error.to_string()),
+            Remedy::WriteCopy => (record, COPY_FILE),
+            Remedy::WriteRecord => (copy, RECORD_FILE),
+            Remedy::Quarantine => {
+                let reason = record.err().map(|error| self.record_error(id, error));
+                let reason = reason.map_or_else(String::new, |error| {
+                    DriverError::internal("read it", error).full_message()
+                });
+                tracing::error!(id, noun = self.noun, path = %directory.display(), reason, "It can't be used; its data is left as it is");
+                return Err(reason);
+            }
+        };
+        let (bytes, read) = good.map_err(|error| error.to_string())?;
+        if written == RECORD_FILE {
+            tracing::warn!(
+                id,
+                noun = self.noun,
+                "The record was damaged; it is rebuilt from its second copy"
+            );
+        }
+        if let Err(error) = moorline_mount::durable::replace(directory.join(written), &bytes) {
+            // The good copy serves; the next start tries again.
+            tracing::warn!(id, noun = self.noun, %error, "A copy of the record can't be rebuilt");
+        }
+        Ok(read)
+    }
+}
+
+type Seen<T> = Result<(Vec<u8>, T), LookError>;
+
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error("is not there")]
+    Missing,
+    #[error("can't be read")]
+    Io(#[source] std::io::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+fn look<T>(path: &Path, parse: impl Fn(&[u8]) -> Result<T, RecordError>) -> Seen<T> {
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => LookError::Missing,
+        _ => LookError::Io(error),
+    })?;
+    let read = parse(&bytes)?;
+    Ok((bytes, read))
+}
+
+fn state<T>(seen: &Seen<T>) -> Found {
+    match seen {
+        Ok(_) => Found::Good,
+        Err(LookError::Missing) => Found::Missing,
+        Err(LookError::Record(RecordError::Version { .. })) => Found::Later,
+        Err(LookError::Io(_) | LookError::Record(_)) => Found::Damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_decides_and_its_copy_saves_it() {
+        use Found::{Damaged, Good, Later, Missing};
+        let cases = [
+            ("as it should be", Good, Good, true, Remedy::None),
+            (
+                "an update that died between",
+                Good,
+                Good,
+                false,
+                Remedy::WriteCopy,
+            ),
+            (
+                "from a version without copies",
+                Good,
+                Missing,
+                false,
+                Remedy::WriteCopy,
+            ),
+            ("a damaged copy", Good, Damaged, false, Remedy::WriteCopy),
+            ("a lost record", Missing, Good, false, Remedy::WriteRecord),
+            ("a damaged record", Damaged, Good, false, Remedy::WriteRecord),
+            ("neither", Missing, Missing, false, Remedy::Quarantine),
+            ("both damaged", Damaged, Damaged, false, Remedy::Quarantine),
+            (
+                "damaged and without copy",
+                Damaged,
+                Missing,
+                false,
+                Remedy::Quarantine,
+            ),
+            (
+                "lost, and a damaged copy",
+                Missing,
+                Damaged,
+                false,
+                Remedy::Quarantine,
+            ),
+            ("of a later version", Later, Later, false, Remedy::Quarantine),
+            (
+                "of a later version, with an old copy",
+                Later,
+                Good,
+                false,
+                Remedy::Quarantine,
+            ),
+            ("a copy of a later version", Good, Later, false, Remedy::WriteCopy),
+            (
+                "lost, and a copy of a later version",
+                Missing,
+                Later,
+                false,
+                Remedy::Quarantine,
+            ),
+        ];
+        for (name, record, copy, are_equal, expected) in cases {
+            assert_eq!(remedy(record, copy, are_equal), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_tell_what_they_stand_for() {
+        let cases = [
+            ("pvc-1", Named::Thing("pvc-1")),
+            (".new-pvc-1", Named::Unmade("pvc-1")),
+            (".del-pvc-1", Named::Going("pvc-1")),
+            (".new-", Named::Unmade("")),
+            ("lost+found", Named::Foreign),
+            ("Upper", Named::Foreign),
+            (".hidden", Named::Foreign),
+            ("", Named::Foreign),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(named(name), expected, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A directory of things that each have a directory, a record and a second copy of it, and come and go by one rename.
+//!
+//! ```text
+//! <shelf>/<id>/record         the durable record, written last
+//! <shelf>/<id>/record.copy    the same bytes; read when the record is damaged
+//! <shelf>/<id>/...            the data, as the backend keeps it
+//! <shelf>/.new-<id>           being made: not there yet
+//! <shelf>/.del-<id>           being removed: not there any more
+//! ```
+//! An acknowledged state stands in both copies: the second copy is written first, the record itself decides.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use moorline_driver_sdk::{DriverError, ErrorKind};
+use moorline_mount::durable::{self, SharedSync};
+
+use super::{PoolError, make_directory, remove};
+use crate::{failpoint, record::RecordError, volume_name::is_volume_id};
+
+pub(super) const RECORD_FILE: &str = "record";
+pub(super) const COPY_FILE: &str = "record.copy";
+pub(super) const NEW_PREFIX: &str = ".new-";
+pub(super) const GONE_PREFIX: &str = ".del-";
+
+/// The failpoints of one shelf.
+#[derive(Debug)]
+pub(super) struct Points {
+    pub(super) after_directory: &'static str,
+    pub(super) after_data: &'static str,
+    pub(super) after_copy_of_record: &'static str,
+    pub(super) after_record: &'static str,
+    pub(super) after_rename: &'static str,
+    pub(super) after_sync: &'static str,
+    pub(super) gone_after_rename: &'static str,
+    pub(super) gone_after_sync: &'static str,
+    pub(super) gone_after_removal: &'static str,
+}
+
+/// One kind of things in a pool.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    pub(super) noun: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) sync: SharedSync,
+    points: &'static Points,
+}
+
+/// How a making went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Now.
+    New,
+    /// By an earlier try that was not sure of its success.
+    Before,
+}
+
+impl Shelf {
+    pub(super) fn open(
+        noun: &'static str,
+        path: PathBuf,
+        points: &'static Points,
+    ) -> Result<Self, PoolError> {
+        make_directory(&path)?;
+        let sync = SharedSync::open(&path)?;
+        Ok(Shelf {
+            noun,
+            path,
+            sync,
+            points,
+        })
+    }
+
+    /// Where a thing's record and data are.
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.path.join(id)
+    }
+
+    fn new_directory(&self, id: &str) -> PathBuf {
+        self.path.join(format!("{NEW_PREFIX}{id}"))
+    }
+
+    /// Makes a thing: `fill` puts its data into a directory that becomes the thing's own at the end, and gives its record.
+    /// On an error nothing is left, or it is said that something is.
+    pub(crate) fn create(
+        &self,
+        id: &str,
+        fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
+    ) -> Result<Made, DriverError> {
+        if self.directory(id).exists() {
+            self.make_durable()?;
+            return Ok(Made::Before);
+        }
+        self.prepare(id, fill)?;
+        self.commit(id)?;
+        // From here on it may survive a crash, so that an error is no longer final.
+        failpoint::hit(self.points.after_rename).map_err(|error| uncertain("make it durable", error))?;
+        self.make_durable()?;
+        failpoint::hit(self.points.after_sync).map_err(|error| uncertain("answer", error))?;
+        Ok(Made::New)
+    }
+
+    /// The first half of [`Shelf::create`]: all but the rename. What it leaves is removed at the next start.
+    pub(crate) fn prepare(
+        &self,
+        id: &str,
+        fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
+    ) -> Result<(), DriverError> {
+        let new = self.new_directory(id);
+        let made = self.remove_new(id).map_err(DriverError::from).and_then(|()| {
+            make_directory(&new)?;
+            failpoint::hit(self.points.after_directory)?;
+            let record = fill(&new)?;
+            failpoint::hit(self.points.after_data)?;
+            // Not yet durable: it is there for damage that happens later than that.
+            let copy = new.join(COPY_FILE);
+            fs::write(&copy, &record).map_err(PoolError::io("write", &copy))?;
+            failpoint::hit(self.points.after_copy_of_record)?;
+            durable::write_new(new.join(RECORD_FILE), &record).map_err(PoolError::from)?;
+            durable::sync_directory(&new).map_err(PoolError::from)?;
+            failpoint::hit(self.points.after_record)?;
+            Ok(())
+        });
+        let Err(error) = made else {
+            return Ok(());
+        };
+        Err(match self.remove_new(id) {
+            Ok(()) => error,
+            Err(left) => uncertain("undo the creation", error).caused_by(left),
+        })
+    }
+
+    /// The second half of [`Shelf::create`], but for [`Shelf::make_durable`].
+    pub(crate) fn commit(&self, id: &str) -> Result<(), DriverError> {
+        let path = self.directory(id);
+        let moved = fs::rename(self.new_directory(id), &path);
+        let Err(error) = moved else {
+            return Ok(());
+        };
+        let error = DriverError::from(PoolError::io("move what is new to", &path)(error));
+        Err(match self.remove_new(id) {
+            Ok(()) => error,
+            Err(left) => uncertain("undo the creation", error).caused_by(left),
+        })
+    }
+
+    /// Removes what a try to make the thing has left.
+    pub(crate) fn remove_new(&self, id: &str) -> Result<(), PoolError> {
+        remove::all(&self.new_directory(id))
+    }
+
+    /// Returns once all that has come and gone by now is durable; an error is not final.
+    pub(crate) fn make_durable(&self) -> Result<(), DriverError> {
+        self.sync
+            .sync()
+            .map_err(|error| uncertain("make it durable", error))
+    }
+
+    /// Removes a thing and its data. Succeeds when it is not there. After an error another try goes on.
+    pub(crate) fn delete(&self, id: &str) -> Result<(), PoolError> {
+        let path = self.directory(id);
+        let gone = self.path.join(format!("{GONE_PREFIX}{id}"));
+        remove::refuse_mounts_below(&path)?;
+        // What an earlier try has left under that name would be in the way.
+        remove::all(&gone)?;
+        match fs::rename(&path, &gone) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(PoolError::io("take away", &path))?,
+        }
+        failpoint::hit(self.points.gone_after_rename)?;
+        self.sync.sync()?;
+        failpoint::hit(self.points.gone_after_sync)?;
+        remove::all(&gone)?;
+        failpoint::hit(self.points.gone_after_removal)
+    }
+
+    /// Replaces the record, the second copy first.
+    pub(crate) fn update(&self, id: &str, record: &[u8]) -> Result<(), PoolError> {
+        let directory = self.directory(id);
+        durable::replace(directory.join(COPY_FILE), record)?;
+        failpoint::hit("update::after_copy_of_record")?;
+        durable::write(directory.join(RECORD_FILE), record)?;
+        failpoint::hit("update::after_record")
+    }
+
+    /// Reads the record, or its second copy if it is damaged.
+    pub(crate) fn read<T>(
+        &self,
+        id: &str,
+        parse: impl Fn(&str, &[u8]) -> Result<T, RecordError>,
+    ) -> Result<T, PoolError> {
+        if !is_volume_id(id) {
+            return Err(self.not_there(id));
+        }
+        let path = self.directory(id);
+        let bytes = match fs::read(path.join(RECORD_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.exists() => {
+                return Err(self.not_there(id));
+            }
+            other => other,
+        };
+        let parsed = bytes
+            .map_err(|error| self.record_error(id, error))
+            .and_then(|bytes| parse(id, &bytes).map_err(|error| self.record_error(id, error)));
+        parsed.or_else(|error| {
+            let copy = fs::read(path.join(COPY_FILE)).ok();
+            copy.and_then(|bytes| parse(id, &bytes).ok()).ok_or(error)
+        })
+    }
+
+    pub(super) fn not_there(&self, id: &str) -> PoolError {
+        PoolError::NotThere {
+            noun: self.noun,
+            id: id.to_owned(),
+        }
+    }
+
+    pub(super) fn record_error(
+        &self,
+        id: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> PoolError {
+        PoolError::Record {
+            noun: self.noun,
+            id: id.to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+pub(super) fn uncertain(
+    what: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> DriverError {
+    DriverError::new(ErrorKind::Uncertain, what).caused_by(source)
+}
