@@ -13,13 +13,19 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    MountError, superblock,
+    MountError, btrfs, superblock,
     tool::{Tool, ToolError},
     usage,
 };
 
+mod identity;
+
+pub use identity::{Identity, identity, new_identity};
+
 const MKFS_EXT4: Tool = tool("mkfs.ext4", "e2fsprogs", Duration::from_secs(300), 0);
 const MKFS_XFS: Tool = tool("mkfs.xfs", "xfsprogs", Duration::from_secs(300), 0);
+const MKFS_BTRFS: Tool = tool("mkfs.btrfs", "btrfs-progs", Duration::from_secs(300), 0);
+const BTRFS: Tool = tool("btrfs", "btrfs-progs", Duration::from_secs(3600), 0);
 /// e2fsck answers 1 when it has corrected everything.
 const E2FSCK: Tool = tool("e2fsck", "e2fsprogs", Duration::from_secs(3600), 1);
 const XFS_REPAIR: Tool = tool("xfs_repair", "xfsprogs", Duration::from_secs(3600), 0);
@@ -45,7 +51,7 @@ pub enum FilesystemError {
     #[error(transparent)]
     Device(#[from] MountError),
     /// A name that is none of [`FsType`].
-    #[error("filesystem type {0:?} is not supported; use ext4 or xfs")]
+    #[error("filesystem type {0:?} is not supported; use ext4, xfs or btrfs")]
     UnknownType(String),
     /// The kernel lets only privileged processes grow it while it is mounted.
     #[error(
@@ -72,6 +78,8 @@ pub enum FsType {
     Ext4,
     /// XFS.
     Xfs,
+    /// btrfs on a device of its own.
+    Btrfs,
 }
 
 impl FsType {
@@ -80,15 +88,23 @@ impl FsType {
         match self {
             FsType::Ext4 => "ext4",
             FsType::Xfs => "xfs",
+            FsType::Btrfs => "btrfs",
         }
     }
 
-    /// The smallest device that it can be made on with a sensible rest to use. (mkfs.xfs refuses less than 300 MiB.)
+    /// The smallest device that it can be made on with a sensible rest to use. (mkfs.xfs refuses less than 300 MiB,
+    /// mkfs.btrfs less than 109 MiB, of which metadata takes most.)
     pub fn size_min_bytes(self) -> u64 {
         match self {
             FsType::Ext4 => 4 << 20,
             FsType::Xfs => 300 << 20,
+            FsType::Btrfs => 256 << 20,
         }
+    }
+
+    /// Can [`grow_unmounted`] make it larger? If not, it grows after the mount.
+    pub fn grows_unmounted(self) -> bool {
+        self == FsType::Ext4
     }
 }
 
@@ -105,6 +121,7 @@ impl FromStr for FsType {
         match name {
             "ext4" => Ok(FsType::Ext4),
             "xfs" => Ok(FsType::Xfs),
+            "btrfs" => Ok(FsType::Btrfs),
             _ => Err(FilesystemError::UnknownType(name.to_owned())),
         }
     }
@@ -159,20 +176,26 @@ pub fn make(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), FilesystemE
     let device = device.as_ref().as_os_str();
     match fs_type {
         // No blocks for root only: the volume belongs to its user. `-F`: a regular file is what we mean.
-        FsType::Ext4 => MKFS_EXT4.run(words(&["-q", "-F", "-m", "0", "--"], &[device]))?,
+        // The checksum seed makes a new UUID cheap: without it every checksum hangs on the UUID.
+        FsType::Ext4 => {
+            let options = ["-q", "-F", "-m", "0", "-O", "metadata_csum_seed", "--"];
+            MKFS_EXT4.run(words(&options, &[device]))?
+        }
         FsType::Xfs => MKFS_XFS.run(words(&["-q", "-f", "--"], &[device]))?,
+        FsType::Btrfs => MKFS_BTRFS.run(words(&["-q", "-f", "--"], &[device]))?,
     };
     Ok(())
 }
 
 /// Has the filesystem noted damage that should be repaired before it is mounted? An unclean shutdown alone is no
-/// damage: both filesystems replay their journal when mounted.
+/// damage: all filesystems replay their journal when mounted.
 ///
 /// # Errors
 /// When it can't be read.
 pub fn needs_check(device: impl AsRef<Path>, fs_type: FsType) -> Result<bool, MountError> {
     match fs_type {
         FsType::Ext4 => Ok(superblock::ext4_has_errors(&read_head(device.as_ref())?)),
+        FsType::Btrfs => Ok(superblock::btrfs_has_errors(&read_head(device.as_ref())?)),
         FsType::Xfs => Ok(false),
     }
 }
@@ -186,6 +209,7 @@ pub fn check(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), Filesystem
     match fs_type {
         FsType::Ext4 => E2FSCK.run(words(&["-p", "--"], &[device]))?,
         FsType::Xfs => XFS_REPAIR.run(words(&["-n", "--"], &[device]))?,
+        FsType::Btrfs => BTRFS.run(words(&["check", "--readonly", "--"], &[device]))?,
     };
     Ok(())
 }
@@ -220,7 +244,7 @@ pub fn can_grow_mounted(fs_type: FsType) -> bool {
             sets.effective
                 .contains(rustix::thread::CapabilitySet::SYS_RESOURCE)
         }),
-        FsType::Xfs => true,
+        FsType::Xfs | FsType::Btrfs => true,
     }
 }
 
@@ -243,17 +267,22 @@ pub fn grow(
     match fs_type {
         FsType::Ext4 => RESIZE2FS.run(words(&["--"], &[device.as_ref().as_os_str()]))?,
         FsType::Xfs => XFS_GROWFS.run(words(&["-d", "--"], &[mount_point.as_ref().as_os_str()]))?,
+        FsType::Btrfs => {
+            btrfs::grow(mount_point.as_ref())?;
+            String::new()
+        }
     };
     Ok(())
 }
 
-/// Grows a filesystem that is not mounted to fill its device, where that is possible: xfs grows only mounted.
+/// Grows a filesystem that is not mounted to fill its device, where that is possible: xfs and btrfs grow only
+/// mounted.
 ///
 /// # Errors
 /// [`ToolError`] with what the tool printed.
 pub fn grow_unmounted(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), FilesystemError> {
     let device = device.as_ref().as_os_str();
-    if fs_type == FsType::Ext4 {
+    if fs_type.grows_unmounted() {
         // resize2fs insists on a fresh check, whatever the superblock says.
         E2FSCK.run(words(&["-f", "-p", "--"], &[device]))?;
         RESIZE2FS.run(words(&["--"], &[device]))?;

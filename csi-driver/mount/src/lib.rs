@@ -15,7 +15,8 @@
 //! | [`allocate`] | reserving and giving back a file's blocks |
 //! | [`freeze`] | holding a mounted filesystem still |
 //! | [`loop_device`] | files as block devices |
-//! | [`filesystem`] | probe, make, check and grow ext4 and xfs |
+//! | [`filesystem`] | probe, make, check and grow ext4, xfs and btrfs; new UUIDs for copies |
+//! | [`btrfs`] | subvolumes, their snapshots and limits |
 //! | [`usage`] | bytes and inodes of a filesystem, size of a block device |
 //! | [`durable`] | files that survive a power cut |
 //! | [`tool`] | running a filesystem tool with a deadline |
@@ -24,6 +25,7 @@
 
 pub mod allocate;
 pub mod beneath;
+pub mod btrfs;
 pub mod copy;
 pub mod durable;
 mod error;
@@ -34,7 +36,8 @@ pub mod loop_device;
 pub mod mount;
 pub mod mount_options;
 pub mod mountinfo;
-mod superblock;
+#[doc(hidden)]
+pub mod superblock;
 pub mod tool;
 pub mod usage;
 

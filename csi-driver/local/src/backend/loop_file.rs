@@ -104,7 +104,7 @@ impl LoopFiles {
             &options,
         )?;
         staging.attach(made)?;
-        if is_ungrown && fs_type == FsType::Xfs {
+        if is_ungrown && !fs_type.grows_unmounted() {
             filesystem::grow(device.path(), staging.path(), fs_type)?;
         }
         Ok(())

@@ -15,8 +15,10 @@ use moorline_mount::{
 use support::{Scratch, cannot_run, skipped};
 
 mod allocate;
+mod btrfs;
 mod copy;
 mod freeze;
+mod identity;
 mod support;
 
 fn entry_at(path: &Path) -> Option<mountinfo::MountEntry> {
@@ -355,6 +357,14 @@ fn xfs_grows_while_mounted() {
         return;
     }
     filesystem_grows_while_mounted(FsType::Xfs);
+}
+
+#[test]
+fn btrfs_grows_while_mounted() {
+    if cannot_run("btrfs_grows_while_mounted", &["mkfs.btrfs", "btrfs"]) {
+        return;
+    }
+    filesystem_grows_while_mounted(FsType::Btrfs);
 }
 
 #[test]
