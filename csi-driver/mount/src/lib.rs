@@ -17,6 +17,7 @@
 //! | [`loop_device`] | files as block devices |
 //! | [`filesystem`] | probe, make, check and grow ext4, xfs and btrfs; new UUIDs for copies |
 //! | [`btrfs`] | subvolumes, their snapshots and limits |
+//! | [`project_quota`] | limits for plain directories |
 //! | [`usage`] | bytes and inodes of a filesystem, size of a block device |
 //! | [`durable`] | files that survive a power cut |
 //! | [`tool`] | running a filesystem tool with a deadline |
@@ -36,6 +37,7 @@ pub mod loop_device;
 pub mod mount;
 pub mod mount_options;
 pub mod mountinfo;
+pub mod project_quota;
 #[doc(hidden)]
 pub mod superblock;
 pub mod tool;

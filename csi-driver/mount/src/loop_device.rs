@@ -20,6 +20,9 @@ use crate::{
 };
 
 mod ioctl;
+mod tuning;
+
+pub use tuning::{has_discard, is_direct_io, set_capacity, set_direct_io};
 
 const CONTROL: &str = "/dev/loop-control";
 const SYS_BLOCK: &str = "/sys/block";

@@ -10,13 +10,14 @@ const LOOP_CLR_FD: c_ulong = 0x4C01;
 const LOOP_SET_STATUS64: c_ulong = 0x4C04;
 const LOOP_GET_STATUS64: c_ulong = 0x4C05;
 const LOOP_SET_CAPACITY: c_ulong = 0x4C07;
+const LOOP_SET_DIRECT_IO: c_ulong = 0x4C08;
 const LOOP_CONFIGURE: c_ulong = 0x4C0A;
 const LOOP_CTL_ADD: c_ulong = 0x4C80;
 const LOOP_CTL_GET_FREE: c_ulong = 0x4C82;
 
 pub(super) const FLAG_READ_ONLY: u32 = 1;
 pub(super) const FLAG_AUTOCLEAR: u32 = 4;
-const FLAG_DIRECT_IO: u32 = 16;
+pub(super) const FLAG_DIRECT_IO: u32 = 16;
 const NAME_BYTES_MAX: usize = 64;
 
 /// The kernel's `struct loop_info64`.
@@ -175,4 +176,13 @@ pub(super) fn set_capacity(device: &File) -> io::Result<()> {
 pub(super) fn clear(device: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open; this request takes no argument and writes no memory.
     check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD as _) }).map(drop)
+}
+
+#[expect(
+    unsafe_code,
+    reason = "ioctl(2) has no safe wrapper for a request whose argument is a number"
+)]
+pub(super) fn set_direct_io(device: &File, on: bool) -> io::Result<()> {
+    // SAFETY: the descriptor is open; the argument is a plain number and no memory is written.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_DIRECT_IO as _, c_ulong::from(on)) }).map(drop)
 }

@@ -19,7 +19,9 @@ mod btrfs;
 mod copy;
 mod freeze;
 mod identity;
+mod project_quota;
 mod support;
+mod tuning;
 
 fn entry_at(path: &Path) -> Option<mountinfo::MountEntry> {
     mountinfo::read()

@@ -89,9 +89,17 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // A device whose file lies on a mount below holds that mount.
+        self.detach_all();
         if let Err(error) = mount::unmount_tree(self.dir.path()) {
             eprintln!("left a mount behind: {error}");
         }
+        self.detach_all();
+    }
+}
+
+impl Scratch {
+    fn detach_all(&self) {
         for entry in loop_device::list().unwrap_or_default() {
             if entry.backing_file.starts_with(self.dir.path()) {
                 loop_device::detach(&entry.device).ok(); // Autoclear may have been faster.
