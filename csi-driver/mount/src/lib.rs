@@ -18,6 +18,7 @@
 //! | [`filesystem`] | probe, make, check and grow ext4, xfs and btrfs; new UUIDs for copies |
 //! | [`btrfs`] | subvolumes, their snapshots and limits |
 //! | [`project_quota`] | limits for plain directories |
+//! | [`io_limits`] | how fast a device may be read and written |
 //! | [`usage`] | bytes and inodes of a filesystem, size of a block device |
 //! | [`durable`] | files that survive a power cut |
 //! | [`tool`] | running a filesystem tool with a deadline |
@@ -33,6 +34,7 @@ mod error;
 pub mod extents;
 pub mod filesystem;
 pub mod freeze;
+pub mod io_limits;
 pub mod loop_device;
 pub mod mount;
 pub mod mount_options;

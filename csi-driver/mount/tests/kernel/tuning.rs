@@ -8,6 +8,7 @@ use std::{
 use moorline_mount::{
     allocate,
     filesystem::FsType,
+    io_limits::{self, Limits, Support},
     loop_device::{self, AttachOptions},
     usage,
 };
@@ -79,4 +80,56 @@ fn a_filesystem_that_gave_up_is_seen() {
     }
     assert!(fs::write(dir.join("file"), "x").is_err());
     assert!(usage::is_read_only_by_error(&dir).unwrap());
+}
+
+#[test]
+fn io_limits_slow_a_device_down() {
+    let test = "io_limits_slow_a_device_down";
+    if cannot_run(test, &[]) {
+        return;
+    }
+    let support = io_limits::support().unwrap();
+    if let Support::No { why } = &support {
+        skipped(test, why);
+        return;
+    }
+    let scratch = Scratch::new();
+    let image = scratch.sparse_file("image", 16 << 20);
+    let device = loop_device::attach(&image, AttachOptions::default()).unwrap();
+    let number = device.number().unwrap();
+    let limits = Limits {
+        write_bytes_per_second: Some(2 << 20),
+        read_iops: Some(1000),
+        ..Limits::default()
+    };
+    io_limits::apply(&support, number, &limits).unwrap();
+    let _clear = Cleared(&support, number);
+    assert_eq!(io_limits::read(&support, number).unwrap(), limits);
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    if !groups.lines().any(|line| line.ends_with("blkio:/")) {
+        skipped(
+            test,
+            "the speed itself: this process is not in the group that is limited",
+        );
+        return;
+    }
+    let node = File::options().write(true).open(device.path()).unwrap();
+    let begin = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    node.write_all_at(&vec![1; 3 << 20], 0).unwrap();
+    node.sync_all().unwrap();
+    let end = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let milliseconds = (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1_000_000;
+    assert!(milliseconds > 700, "3 MiB at 2 MiB/s took {milliseconds} ms");
+    io_limits::clear(&support, number).unwrap();
+    assert_eq!(io_limits::read(&support, number).unwrap(), Limits::default());
+}
+
+struct Cleared<'a>(&'a Support, (u32, u32));
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = io_limits::clear(self.0, self.1) {
+            eprintln!("left an I/O limit behind: {error}");
+        }
+    }
 }
