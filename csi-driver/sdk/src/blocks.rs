@@ -229,3 +229,112 @@ impl SinkEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn range(byte_offset: u64, size_bytes: u64) -> BlockRange {
+        BlockRange {
+            byte_offset,
+            size_bytes,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_caller_holds_the_driver_back_and_a_gone_one_ends_it() {
+        let (sink, _end, mut messages) = BlockSink::new(Some(2), CancellationToken::new());
+        sink.set_layout(BlockKind::VariableLength, 1 << 20);
+        let mut sent = 0;
+        while sink.send(range(sent * 10, 5)).now_or_never().is_some() {
+            sent += 1;
+            assert!(sent < 100, "the channel is bounded");
+        }
+        assert_eq!(
+            sent,
+            2 * (MESSAGES_MAX as u64) + 1,
+            "full messages, and one range of the next"
+        );
+        let first = messages.recv().await.unwrap();
+        assert_eq!(first.ranges.len(), 2);
+        assert_eq!(first.volume_capacity_bytes, 1 << 20);
+        drop(messages);
+        assert!(sink.send(range(1000, 5)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stopping_driver_frees_whoever_waits() {
+        let stop = CancellationToken::new();
+        let (sink, _end, _messages) = BlockSink::new(Some(1), stop.clone());
+        sink.set_layout(BlockKind::FixedLength, 1 << 20);
+        let fill = async {
+            let mut at = 0;
+            while sink.send(range(at, 10)).await.is_ok() {
+                at += 10;
+            }
+            at
+        };
+        let stopping = async {
+            tokio::task::yield_now().await;
+            stop.cancel();
+        };
+        let (sent, ()) = tokio::join!(fill, stopping);
+        assert_eq!(sent, 10 * (MESSAGES_MAX as u64));
+    }
+
+    #[tokio::test]
+    async fn what_drivers_do_wrong_ends_the_stream_as_their_bug() {
+        type Case<'a> = (&'a str, Option<u64>, &'a [BlockRange], Option<&'a str>);
+        let cases: [Case<'_>; 8] = [
+            ("nothing to say", Some(100), &[], None),
+            ("in order", Some(100), &[range(0, 10), range(10, 90)], None),
+            ("no layout", None, &[range(0, 10)], Some("before the layout")),
+            ("no layout, no range", None, &[], Some("the layout was not set")),
+            (
+                "out of order",
+                Some(100),
+                &[range(10, 10), range(0, 10)],
+                Some("range at 0 is"),
+            ),
+            (
+                "overlapping",
+                Some(100),
+                &[range(0, 10), range(9, 10)],
+                Some("range at 9 is"),
+            ),
+            ("empty", Some(100), &[range(0, 0)], Some("is empty")),
+            (
+                "behind the end",
+                Some(100),
+                &[range(95, 6)],
+                Some("behind the volume's 100 bytes"),
+            ),
+        ];
+        for (name, layout, ranges, expected) in cases {
+            let (sink, end, mut messages) = BlockSink::new(None, CancellationToken::new());
+            if let Some(capacity) = layout {
+                sink.set_layout(BlockKind::VariableLength, capacity);
+            }
+            for range in ranges {
+                sink.send(*range).await.unwrap();
+            }
+            drop(sink);
+            match (end.finish().await, expected) {
+                (Ok(()), None) => {
+                    assert_eq!(
+                        messages.recv().await.unwrap().ranges.len(),
+                        ranges.len(),
+                        "{name}"
+                    );
+                }
+                (Err(error), Some(expected)) => {
+                    assert_eq!(error.kind(), ErrorKind::Internal, "{name}");
+                    assert!(error.to_string().contains(expected), "{name}: {error}");
+                }
+                (got, _) => panic!("{name}: {got:?}"),
+            }
+        }
+    }
+}

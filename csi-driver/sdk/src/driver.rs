@@ -14,6 +14,7 @@ use tonic::transport::Server;
 
 use crate::{
     endpoint::{Listener, UnixSocket},
+    metrics::{Observe, OperationMetrics},
     operations::Operations,
     server::{
         ControllerService, GroupControllerService, IdentityService, NodeService, SnapshotMetadataService,
@@ -78,6 +79,7 @@ pub(crate) struct Groups {
 pub struct Driver {
     info: DriverInfo,
     groups: Groups,
+    metrics: Option<OperationMetrics>,
 }
 
 /// Collects the parts of a driver. Controller groups besides `volumes` need `volumes`, node groups need `node`: the
@@ -85,6 +87,7 @@ pub struct Driver {
 pub struct DriverBuilder {
     info: DriverInfo,
     groups: Groups,
+    metrics: Option<OperationMetrics>,
 }
 
 /// Adds controller groups; made by [`DriverBuilder::volumes`].
@@ -99,6 +102,7 @@ impl Driver {
         DriverBuilder {
             info,
             groups: Groups::default(),
+            metrics: None,
         }
     }
 }
@@ -156,6 +160,18 @@ impl DriverBuilder {
         self
     }
 
+    /// Measures calls.
+    #[must_use]
+    pub fn metrics(mut self, metrics: OperationMetrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn shared_readiness(&self) -> Option<Arc<dyn Readiness>> {
+        self.groups.readiness.clone()
+    }
+
     #[cfg(test)]
     pub(crate) fn groups(&self) -> &Groups {
         &self.groups
@@ -166,6 +182,7 @@ impl DriverBuilder {
         Driver {
             info: self.info,
             groups: self.groups,
+            metrics: self.metrics,
         }
     }
 }
@@ -294,21 +311,27 @@ impl Driver {
                 operations.clone(),
             ))
         });
-        let router = Server::builder()
+        let mut server = Server::builder();
+        if let Listener::Tcp { tls: Some(tls), .. } = &listener {
+            server = server.tls_config(tls.config.clone())?;
+        }
+        let router = server
+            .layer(Observe(self.metrics))
             .add_service(IdentityServer::new(identity))
             .add_optional_service(controller)
             .add_optional_service(group_controller)
             .add_optional_service(snapshot_metadata)
             .add_optional_service(node);
         let stopped = stop.clone().cancelled_owned();
-        let serving = async {
+        // On the heap: the transport's future is large, and callers hold this one.
+        let serving = Box::pin(async {
             match listener {
                 Listener::Unix(mut socket) => {
                     let incoming = UnixListenerStream::new(take(&mut socket)?);
                     router.serve_with_incoming_shutdown(incoming, stopped).await?;
                     drop(socket); // Only now: the file stays as long as somebody answers there.
                 }
-                Listener::Tcp(listener) => {
+                Listener::Tcp { listener, .. } => {
                     router
                         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
                         .await?;
@@ -316,7 +339,7 @@ impl Driver {
             }
             operations.drained().await;
             Ok(())
-        };
+        });
         let too_late = async {
             stop.cancelled().await;
             tokio::time::sleep(grace).await;

@@ -1,4 +1,4 @@
-//! Where a driver listens: a unix socket that only its owner can open, or a TCP port of the loopback interface.
+//! Where a driver listens: a unix socket that only its owner can open, or a TCP port.
 
 use std::{
     fmt, fs, io,
@@ -17,6 +17,8 @@ use rustix::{
 };
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
+
+use crate::tls::Tls;
 
 /// Nobody but the owner may connect.
 const SOCKET_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -37,11 +39,15 @@ pub enum EndpointError {
     /// Not one of the forms above.
     #[error("endpoint {0:?} is neither unix:///absolute/path nor tcp://address:port")]
     Malformed(String),
-    /// Calls carry secrets, and this transport does not hide them.
+    /// Calls carry secrets and change volumes, and neither the transport nor a certificate keeps strangers away.
     #[error(
-        "endpoint tcp://{0} can be reached from other machines; without TLS only loopback addresses are allowed"
+        "endpoint tcp://{0} can be reached from other machines; only loopback addresses are allowed without TLS and \
+         certificates of the callers"
     )]
     NotLoopback(SocketAddr),
+    /// Unix sockets are private already.
+    #[error("TLS is for tcp:// endpoints, not for the socket {}", .0.display())]
+    TlsOnUnix(PathBuf),
     /// Somebody else listens there.
     #[error("socket {} is in use by another process", .0.display())]
     InUse(PathBuf),
@@ -68,9 +74,6 @@ impl FromStr for Endpoint {
         let malformed = || EndpointError::Malformed(text.to_owned());
         if let Some(address) = text.strip_prefix("tcp://") {
             let address: SocketAddr = address.parse().map_err(|_| malformed())?;
-            if !address.ip().is_loopback() {
-                return Err(EndpointError::NotLoopback(address));
-            }
             return Ok(Endpoint::Tcp(address));
         }
         let path = text
@@ -100,7 +103,12 @@ pub enum Listener {
     /// A unix socket.
     Unix(UnixSocket),
     /// A TCP port.
-    Tcp(TcpListener),
+    Tcp {
+        /// The port.
+        listener: TcpListener,
+        /// How connections are protected.
+        tls: Option<Tls>,
+    },
 }
 
 /// A listening unix socket; its file is removed when this is dropped, unless somebody has replaced it.
@@ -112,6 +120,16 @@ pub struct UnixSocket {
 }
 
 impl Endpoint {
+    /// May it be listened on? `tls` says whether TLS is used, and then whether callers have to show certificates.
+    pub(crate) fn check(&self, tls: Option<bool>) -> Result<(), EndpointError> {
+        match (self, tls) {
+            (Endpoint::Unix(_), None) | (Endpoint::Tcp(_), Some(true)) => Ok(()),
+            (Endpoint::Unix(path), Some(_)) => Err(EndpointError::TlsOnUnix(path.clone())),
+            (Endpoint::Tcp(address), _) if address.ip().is_loopback() => Ok(()),
+            (Endpoint::Tcp(address), _) => Err(EndpointError::NotLoopback(*address)),
+        }
+    }
+
     /// Begins to listen. A socket that a dead process left behind is removed.
     ///
     /// # Errors
@@ -120,13 +138,25 @@ impl Endpoint {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn listen(&self) -> Result<Listener, EndpointError> {
+        self.listen_with(None).await
+    }
+
+    /// Begins to listen on a TCP port for connections with TLS.
+    ///
+    /// # Errors
+    /// [`EndpointError::TlsOnUnix`] for a unix socket.
+    pub async fn listen_tls(&self, tls: Tls) -> Result<Listener, EndpointError> {
+        self.listen_with(Some(tls)).await
+    }
+
+    async fn listen_with(&self, tls: Option<Tls>) -> Result<Listener, EndpointError> {
+        self.check(tls.as_ref().map(|tls| tls.asks_for_client_certificates))?;
         match self {
             Endpoint::Unix(path) => self.listen_unix(path).map(Listener::Unix),
             Endpoint::Tcp(address) => {
                 let listener = TcpListener::bind(address).await;
-                listener
-                    .map(Listener::Tcp)
-                    .map_err(|source| self.error("listen on", source))
+                let listener = listener.map_err(|source| self.error("listen on", source))?;
+                Ok(Listener::Tcp { listener, tls })
             }
         }
     }

@@ -7,17 +7,22 @@
 #![doc = include_str!("../EXAMPLE.md")]
 
 mod blocks;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod driver;
 pub mod endpoint;
 mod error;
 mod in_flight;
+mod metrics;
 pub mod null;
 mod operations;
+mod readiness;
 pub mod request;
 mod server;
 pub mod snapshot;
 #[cfg(test)]
 mod testing;
+mod tls;
 pub mod traits;
 pub mod volume;
 
@@ -26,3 +31,6 @@ pub use blocks::{BlockKind, BlockRange, BlockSink, CallerGone};
 pub use driver::{Driver, DriverInfo, GRACE_PERIOD_DEFAULT, ServeError};
 pub use endpoint::{Endpoint, EndpointError, Listener};
 pub use error::{DriverError, ErrorKind};
+pub use metrics::OperationMetrics;
+pub use readiness::ReadySwitch;
+pub use tls::{Tls, TlsError, TlsFiles};

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Driver, DriverError, DriverInfo, Endpoint, EndpointError, ErrorKind, GRACE_PERIOD_DEFAULT, ServeError,
+    driver::DriverBuilder,
     request::{
         CreateVolume, DeleteVolume, NodePublishVolume, NodeUnpublishVolume, StringMap, ValidateCapabilities,
         VolumeId,
@@ -40,13 +41,21 @@ pub enum NullError {
 /// When the endpoint can't be listened on, or the transport fails.
 pub async fn run(endpoint: Endpoint, driver_name: String, stop: CancellationToken) -> Result<(), NullError> {
     let listener = endpoint.listen().await?;
-    let driver = Driver::builder(DriverInfo::new(driver_name, env!("CARGO_PKG_VERSION")))
+    let driver = add_to(Driver::builder(DriverInfo::new(
+        driver_name,
+        env!("CARGO_PKG_VERSION"),
+    )));
+    driver.build().serve(listener, GRACE_PERIOD_DEFAULT, stop).await?;
+    Ok(())
+}
+
+/// Makes a builder one of the null driver.
+#[must_use]
+pub fn add_to(driver: DriverBuilder) -> DriverBuilder {
+    driver
         .single_node_modes()
         .volumes(Arc::new(NullDriver), |groups| groups.done())
         .node(Arc::new(NullDriver), |groups| groups.done())
-        .build();
-    driver.serve(listener, GRACE_PERIOD_DEFAULT, stop).await?;
-    Ok(())
 }
 
 #[async_trait]

@@ -49,7 +49,8 @@ fn read<R: std::fmt::Debug, T: TryFrom<R, Error = DriverError>>(
     request: tonic::Request<R>,
 ) -> Result<T, DriverError> {
     let request = request.into_inner();
-    tracing::trace!(?request, "Call received");
+    let message = std::any::type_name::<R>().rsplit("::").next();
+    tracing::trace!(message.name = message, ?request, "Call received");
     T::try_from(request)
 }
 
