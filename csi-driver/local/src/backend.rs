@@ -12,7 +12,7 @@ use moorline_driver_sdk::{DriverError, ErrorKind, volume::VolumeStats};
 use moorline_mount::{MountError, beneath::Target, filesystem::FilesystemError};
 use thiserror::Error;
 
-pub(crate) use self::{directory::Directories, loop_file::LoopFiles};
+pub(crate) use self::{directory::Directories, loop_file::LoopFiles, subvolume::Subvolumes};
 use crate::{
     config::{BackendKind, PoolConfig},
     copying::Copying,
@@ -137,8 +137,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
 pub(crate) fn of_content(content: Content) -> &'static dyn Backend {
     match content {
         Content::Directory => &Directories,
-        // Refused when the pool is opened, until it is served.
-        Content::Subvolume => &Directories,
+        Content::Subvolume => &Subvolumes,
         Content::Block | Content::Ext4 | Content::Xfs | Content::Btrfs => &LoopFiles,
     }
 }

@@ -71,8 +71,8 @@ impl Pool {
     pub(crate) fn open(config: &PoolConfig, for_controller: bool) -> Result<Self, PoolError> {
         let root = config.directory.as_path();
         make_directory(root)?;
-        check_format(&root.join(FORMAT_FILE))?;
         crate::backend::check_pool(config)?;
+        check_format(&root.join(FORMAT_FILE))?;
         let lock = if for_controller { Some(lock(root)?) } else { None };
         let id = read_id(&root.join(ID_FILE), for_controller)?;
         let volumes = Shelf::open("volume", root.join(VOLUMES), &VOLUME_POINTS)?;

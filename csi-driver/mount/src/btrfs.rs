@@ -23,6 +23,9 @@ const SUPER_MAGIC: u64 = 0x9123_683e;
 /// The inode of every subvolume's root.
 const ROOT_INODE: u64 = 256;
 const SYSFS: &str = "/sys/fs/btrfs";
+/// A removed subvolume with a higher tree than this makes full quotas wrong until everything is counted anew.
+const DROP_THRESHOLD: &str = "drop_subtree_threshold";
+const DROP_THRESHOLD_OFF: &str = "8";
 
 /// How the filesystem counts what subvolumes use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +219,52 @@ pub fn enable_quota(path: impl AsRef<Path>) -> Result<QuotaMode, MountError> {
     quota_mode(path)
 }
 
+/// As [`enable_quota`], with full ones on every kernel: a block that a snapshot alone keeps is not counted against who
+/// wrote it. Where full ones are on they go on counting however large the subvolumes are that go.
+///
+/// # Errors
+/// As [`enable_quota`].
+pub fn enable_full_quota(path: impl AsRef<Path>) -> Result<QuotaMode, MountError> {
+    let path = path.as_ref();
+    let opened = open_directory(path)?;
+    if quota_mode(path)? == QuotaMode::Off {
+        let failed = |errno| MountError::call("turn on the quotas of", path, errno);
+        ioctl::enable_quota(&opened, false).map_err(failed)?;
+        ioctl::wait_for_rescan(&opened).map_err(failed)?;
+    }
+    let mode = quota_mode(path)?;
+    let threshold = quota_groups(path, &opened)?.join(DROP_THRESHOLD);
+    if mode == QuotaMode::Full && threshold.exists() {
+        std::fs::write(&threshold, DROP_THRESHOLD_OFF)
+            .map_err(|source| MountError::call("write", &threshold, source))?;
+    }
+    Ok(mode)
+}
+
+/// The block devices of the filesystem that holds `path`, by major and minor number.
+///
+/// # Errors
+/// When `path` is not on btrfs, or sysfs is not there.
+pub fn devices(path: impl AsRef<Path>) -> Result<Vec<(u32, u32)>, MountError> {
+    let path = path.as_ref();
+    let opened = open_directory(path)?;
+    let directory = sysfs_directory(path, &opened)?.join("devices");
+    let failed = |source| MountError::call("list", &directory, source);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&directory).map_err(failed)? {
+        let number = std::fs::read_to_string(entry.map_err(failed)?.path().join("dev"));
+        // One that has gone meanwhile is none any more.
+        let number = number.unwrap_or_default();
+        found.extend(
+            number
+                .trim()
+                .split_once(':')
+                .and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))),
+        );
+    }
+    Ok(found)
+}
+
 /// Which quotas are on.
 ///
 /// # Errors
@@ -274,11 +323,13 @@ pub fn usage(subvolume: impl AsRef<Path>) -> Result<SubvolumeUsage, MountError> 
 }
 
 fn quota_groups(path: &Path, opened: &OwnedFd) -> Result<PathBuf, MountError> {
+    Ok(sysfs_directory(path, opened)?.join("qgroups"))
+}
+
+fn sysfs_directory(path: &Path, opened: &OwnedFd) -> Result<PathBuf, MountError> {
     let id = ioctl::filesystem_id(opened)
         .map_err(|errno| MountError::call("read the btrfs filesystem id of", path, errno))?;
-    Ok(Path::new(SYSFS)
-        .join(crate::filesystem::Identity(id).to_string())
-        .join("qgroups"))
+    Ok(Path::new(SYSFS).join(crate::filesystem::Identity(id).to_string()))
 }
 
 /// Writes everything to the disk and commits it: what was created, snapshotted or removed before stays so.

@@ -21,23 +21,23 @@ use crate::{
     record::{Content, Provisioning},
 };
 
-const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 /// The unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 /// Everybody who gets to see the volume may write to it; who gets to see it is decided by mounting it.
-const DATA_MODE: u32 = 0o777;
+pub(super) const DATA_MODE: u32 = 0o777;
 /// What is made at a target path that is not there.
 pub(super) const TARGET_DIRECTORY_MODE: u32 = 0o750;
 
 pub(crate) struct Directories;
 
 impl Directories {
-    fn data(files: Files<'_>) -> PathBuf {
+    pub(super) fn data(files: Files<'_>) -> PathBuf {
         files.directory.join(DATA)
     }
 
     /// Is the directory that is seen at `path` the volume's?
-    fn is_at(files: Files<'_>, path: &Target) -> Result<bool, BackendError> {
+    pub(super) fn is_at(files: Files<'_>, path: &Target) -> Result<bool, BackendError> {
         let data = Self::data(files);
         let wanted = fs::metadata(&data).map_err(BackendError::io("look at", &data))?;
         let device = (rustix::fs::major(wanted.dev()), rustix::fs::minor(wanted.dev()));
@@ -48,13 +48,10 @@ impl Directories {
 
     /// All mounts of the data directory, or of something in it.
     fn mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
-        let data = Self::data(files);
-        let wanted = match fs::metadata(&data) {
-            Ok(seen) => seen,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(BackendError::io("look at", data)(error)),
+        let entries = mountinfo::read()?;
+        let Some(device) = filesystem_of(&Self::data(files), &entries)? else {
+            return Ok(Vec::new());
         };
-        let device = (rustix::fs::major(wanted.dev()), rustix::fs::minor(wanted.dev()));
         // A mount's root is given within its filesystem, where the pool may be anywhere: the last two elements, volume
         // and "data", are the same everywhere.
         let Some(volume) = files.directory.file_name() else {
@@ -64,12 +61,30 @@ impl Directories {
             let mut names = root.iter();
             names.any(|name| name == volume) && names.next().is_some_and(|name| name == DATA)
         };
-        let entries = mountinfo::read()?;
         Ok(entries
             .into_iter()
             .filter(|entry| entry.device == device && is_ours(&entry.root))
             .collect())
     }
+}
+
+/// Which filesystem holds `path`, in the numbers of the mount table; `None` when there is no such path. The numbers
+/// of `stat` would not do: a subvolume of btrfs has its own.
+fn filesystem_of(path: &Path, entries: &[MountEntry]) -> Result<Option<(u32, u32)>, BackendError> {
+    use rustix::{
+        fs::{AtFlags, CWD, StatxFlags, statx},
+        io::Errno,
+    };
+    let seen = match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID) {
+        Ok(seen) => seen,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(BackendError::io("look at", path)(errno.into())),
+    };
+    let entry = entries
+        .iter()
+        .find(|entry| u64::from(entry.mount_id) == seen.stx_mnt_id);
+    // Without one the pool's mount has just been taken away.
+    Ok(entry.map(|entry| entry.device))
 }
 
 impl Backend for Directories {
@@ -231,7 +246,7 @@ impl Backend for Directories {
 }
 
 /// A directory has no blocks of its own to set aside.
-fn refuse_thick(new: NewData) -> Result<(), BackendError> {
+pub(super) fn refuse_thick(new: NewData) -> Result<(), BackendError> {
     match new.provisioning {
         Provisioning::Thin => Ok(()),
         Provisioning::Thick => Err(BackendError::NotOffered {
@@ -297,7 +312,8 @@ pub(super) fn filesystem_stats(path: &Target) -> Result<VolumeStats, BackendErro
     };
     Ok(VolumeStats {
         bytes: Some(amount(usage.bytes)),
-        inodes: Some(amount(usage.inodes)),
+        // A filesystem that makes them as it goes has no number to tell.
+        inodes: (usage.inodes.total > 0).then(|| amount(usage.inodes)),
         condition: None,
     })
 }

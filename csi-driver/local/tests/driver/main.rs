@@ -4,5 +4,6 @@
 
 mod crash;
 mod pool;
+mod subvolume;
 mod support;
 mod volumes;

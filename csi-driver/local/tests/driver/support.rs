@@ -8,7 +8,11 @@ use std::{
 
 use moorline_driver_local::{BackendKind, Config, Error, PoolError};
 use moorline_driver_sdk::Endpoint;
-use moorline_mount::{loop_device, mount, tool};
+use moorline_mount::{
+    filesystem::{self, FsType},
+    loop_device::{self, AttachOptions},
+    mount, tool,
+};
 use moorline_proto::csi::{
     self,
     controller_client::ControllerClient,
@@ -22,7 +26,9 @@ use tonic::{Status, transport::Channel};
 
 pub(crate) const NODE: &str = "node-1";
 pub(crate) const MIB: i64 = 1 << 20;
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+const POOL_IMAGE: &str = "pool.img";
+const POOL_BYTES: u64 = 2 << 30;
 
 /// Says on the real stderr, past the test harness's capture, that `test` did not run.
 pub(crate) fn skipped(test: &str, reason: &str) {
@@ -68,8 +74,26 @@ impl Scratch {
         path
     }
 
-    /// What of ours is mounted or attached: `(mount points, backing files)`.
+    /// A new btrfs for the pool, mounted where [`config`] has it; the device goes with the mount. Mounted already is fine.
+    pub(crate) fn btrfs_pool(&self) {
+        let (pool, image) = (self.directory("pool"), self.path(POOL_IMAGE));
+        if mount::is_mount_point(&pool).unwrap() {
+            return;
+        }
+        let file = std::fs::File::create(&image).unwrap();
+        file.set_len(POOL_BYTES).unwrap();
+        filesystem::make(&image, FsType::Btrfs).unwrap();
+        let how = AttachOptions {
+            autoclear: true,
+            ..AttachOptions::default()
+        };
+        let device = loop_device::attach(&image, how).unwrap();
+        mount::mount(device.path(), &pool, "btrfs", &[]).unwrap();
+    }
+
+    /// What of ours is mounted or attached, the pool itself left out: `(mount points, backing files)`.
     pub(crate) fn in_use(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (pool, image) = (self.path("pool"), self.path(POOL_IMAGE));
         let mounts = moorline_mount::mountinfo::read().unwrap();
         let mounts = moorline_mount::mountinfo::at_or_below(&mounts, self.dir.path());
         let files = loop_device::list()
@@ -77,8 +101,14 @@ impl Scratch {
             .into_iter()
             .map(|entry| entry.backing_file);
         (
-            mounts.iter().map(|entry| entry.mount_point.clone()).collect(),
-            files.filter(|file| file.starts_with(self.dir.path())).collect(),
+            mounts
+                .iter()
+                .map(|entry| entry.mount_point.clone())
+                .filter(|mount_point| *mount_point != pool)
+                .collect(),
+            files
+                .filter(|file| file.starts_with(self.dir.path()) && *file != image)
+                .collect(),
         )
     }
 }
@@ -110,6 +140,9 @@ struct Here {
 
 impl Driver {
     pub(crate) async fn start(scratch: &Scratch, backend: BackendKind) -> Self {
+        if backend == BackendKind::Btrfs {
+            scratch.btrfs_pool();
+        }
         Self::with(config(scratch.root(), backend)).await
     }
 
@@ -292,7 +325,7 @@ pub(crate) fn config(root: &Path, backend: BackendKind) -> Config {
 }
 
 /// How a volume is used in a test.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Use {
     pub(crate) backend: BackendKind,
     /// `None`: block.
@@ -315,6 +348,22 @@ pub(crate) const XFS: Use = Use {
     fs_type: Some("xfs"),
     bytes: 300 * MIB,
 };
+pub(crate) const BTRFS: Use = Use {
+    backend: BackendKind::Loop,
+    fs_type: Some("btrfs"),
+    bytes: 256 * MIB,
+};
+pub(crate) const SUBVOLUME: Use = Use {
+    backend: BackendKind::Btrfs,
+    fs_type: Some(""),
+    bytes: 32 * MIB,
+};
+/// A block device in a pool of subvolumes.
+pub(crate) const BLOCK_IN_BTRFS: Use = Use {
+    backend: BackendKind::Btrfs,
+    fs_type: None,
+    bytes: 16 * MIB,
+};
 pub(crate) const BLOCK: Use = Use {
     backend: BackendKind::Loop,
     fs_type: None,
@@ -322,12 +371,20 @@ pub(crate) const BLOCK: Use = Use {
 };
 
 impl Use {
+    /// Is the volume a file with a loop device?
     pub(crate) fn is_loop(self) -> bool {
-        self.backend == BackendKind::Loop
+        self.backend == BackendKind::Loop || self.fs_type.is_none()
+    }
+
+    /// Does a filesystem of its own count inodes?
+    pub(crate) fn counts_inodes(self) -> bool {
+        self.fs_type.is_some() && self.backend != BackendKind::Btrfs && self.fs_type != Some("btrfs")
     }
 
     pub(crate) fn tools(self) -> &'static [&'static str] {
         match self.fs_type {
+            _ if self.backend == BackendKind::Btrfs => &["mkfs.btrfs"],
+            Some("btrfs") => &["mkfs.btrfs"],
             Some("ext4") => &["mkfs.ext4", "e2fsck", "resize2fs"],
             Some("xfs") => &["mkfs.xfs", "xfs_growfs"],
             _ => &[],

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use moorline_mount::{
     beneath::Target,
+    btrfs,
     loop_device::{self, AttachOptions, LoopDevice},
     mountinfo::{self, MountEntry},
 };
 
-use crate::backend::{BackendError, Files};
+use crate::{
+    backend::{BackendError, Files},
+    record::Content,
+};
 
 /// The file that holds the volume.
 const IMAGE: &str = "image";
@@ -56,7 +60,20 @@ pub(super) fn device_of_number(
 /// The volume's device whose filesystem is mounted at this path.
 pub(super) fn mounted_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
     match path.look()? {
+        Some(seen) if seen.is_mount_point && files.content == Content::Btrfs => btrfs_at(files, path),
         Some(seen) if seen.is_mount_point => device_of_number(files, seen.device),
+        _ => Ok(None),
+    }
+}
+
+/// Files of btrfs do not tell the number of their device: the filesystem is asked.
+fn btrfs_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevice>, BackendError> {
+    let path = path.pinned_path();
+    if !btrfs::is_btrfs(&path)? {
+        return Ok(None);
+    }
+    match btrfs::devices(&path)?.as_slice() {
+        [number] => device_of_number(files, *number),
         _ => Ok(None),
     }
 }
@@ -83,9 +100,14 @@ pub(super) fn filesystem_mounts_of(devices: &[LoopDevice]) -> Result<Vec<MountEn
     if numbers.is_empty() {
         return Ok(Vec::new());
     }
+    // btrfs has a number of its own in the mount table, too, but names its device.
+    let is_of_btrfs = |entry: &MountEntry| {
+        let is_source = |device: &LoopDevice| device.path().as_os_str() == entry.source;
+        entry.fs_type == "btrfs" && devices.iter().any(is_source)
+    };
     Ok(mountinfo::read()?
         .into_iter()
-        .filter(|entry| numbers.contains(&entry.device))
+        .filter(|entry| numbers.contains(&entry.device) || is_of_btrfs(entry))
         .collect())
 }
 
