@@ -51,7 +51,6 @@ pub(crate) enum Enforcement {
     Accounted { why: String },
 }
 
-#[expect(dead_code, reason = "snapshots and clones, which come next, use it")]
 /// One way of keeping volumes. A snapshot is kept like a volume; nobody writes to it.
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Which sizes a volume with this content can have. Pure.
@@ -78,9 +77,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// [`Backend::make_from`].
     fn cut(&self, snapshot: Files<'_>, source: Files<'_>, copying: &mut Copying) -> Result<(), BackendError>;
 
-    /// Can [`Backend::cut`] and [`Backend::make_from`] share blocks here, so that they take no time and see one moment of
-    /// a source that is being written to?
-    fn can_share(&self, source: Files<'_>) -> Result<bool, BackendError>;
+    /// Do [`Backend::cut`] and [`Backend::make_from`] share blocks with a source in the same pool, so that they take no time
+    /// and see one moment of a source that is being written to? `pool_reflinks`: the pool's files can. Pure.
+    fn can_share(&self, content: Content, pool_reflinks: bool) -> bool;
+
+    /// The file that holds the data's blocks; `None` when it is not kept in one file. Pure.
+    fn image(&self, files: Files<'_>) -> Option<PathBuf>;
 
     /// Bytes that the data takes in the pool now, shared ones counted in full.
     fn allocated_bytes(&self, files: Files<'_>) -> Result<u64, BackendError>;
@@ -184,9 +186,6 @@ pub(crate) enum BackendError {
     WrongContent { path: PathBuf, expected: Content },
     #[error("{what}")]
     NotOffered { what: String },
-    #[expect(dead_code, reason = "snapshots and clones, which come next, use it")]
-    #[error("the copy was broken off because the driver is stopping")]
-    BrokenOff,
 }
 
 impl BackendError {
@@ -217,8 +216,7 @@ impl BackendError {
             BackendError::Mount(_)
             | BackendError::Filesystem(_)
             | BackendError::Busy(_)
-            | BackendError::WrongContent { .. }
-            | BackendError::BrokenOff => ErrorKind::Internal,
+            | BackendError::WrongContent { .. } => ErrorKind::Internal,
         }
     }
 

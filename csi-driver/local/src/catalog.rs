@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use self::entries::Entries;
 pub(crate) use self::entries::{Entry, Kept, Promise};
 use crate::{
-    record::Record,
+    record::{GroupRecord, Record, SnapshotRecord},
     room::{self, Limits, Promised, Purpose, Space},
 };
 
@@ -30,9 +30,22 @@ pub(crate) struct Catalog {
 }
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     volumes: Entries<Record>,
+    snapshots: Entries<SnapshotRecord>,
+    groups: Entries<GroupRecord>,
     promised: Promised,
+}
+
+/// What a start has found of one kind.
+pub(crate) type FoundEntries<R> = BTreeMap<Arc<str>, Entry<R>>;
+
+/// What a start has found in a pool.
+#[derive(Debug, Default)]
+pub(crate) struct FoundInPool {
+    pub(crate) volumes: FoundEntries<Record>,
+    pub(crate) snapshots: FoundEntries<SnapshotRecord>,
+    pub(crate) groups: FoundEntries<GroupRecord>,
 }
 
 impl Kept for Record {
@@ -47,6 +60,53 @@ impl Kept for Record {
             purpose: Purpose::Volume(self.provisioning),
             bytes: self.capacity_bytes,
         }
+    }
+
+    fn entries(state: &mut State) -> (&mut Entries<Self>, &mut Promised) {
+        (&mut state.volumes, &mut state.promised)
+    }
+}
+
+impl Kept for SnapshotRecord {
+    const NOUN: &'static str = "snapshot";
+
+    fn id(&self) -> &Arc<str> {
+        &self.snapshot_id
+    }
+
+    fn promise(&self) -> Promise {
+        Promise {
+            purpose: Purpose::Snapshot,
+            bytes: self.reserved_bytes,
+        }
+    }
+
+    fn source(&self) -> Option<&Arc<str>> {
+        Some(&self.source_volume_id)
+    }
+
+    fn entries(state: &mut State) -> (&mut Entries<Self>, &mut Promised) {
+        (&mut state.snapshots, &mut state.promised)
+    }
+}
+
+impl Kept for GroupRecord {
+    const NOUN: &'static str = "group snapshot";
+
+    fn id(&self) -> &Arc<str> {
+        &self.group_id
+    }
+
+    /// The members have their own.
+    fn promise(&self) -> Promise {
+        Promise {
+            purpose: Purpose::Snapshot,
+            bytes: 0,
+        }
+    }
+
+    fn entries(state: &mut State) -> (&mut Entries<Self>, &mut Promised) {
+        (&mut state.groups, &mut state.promised)
     }
 }
 
@@ -71,22 +131,28 @@ pub(crate) enum Deleted {
 }
 
 impl Catalog {
-    pub(crate) fn new(limits: Limits, volumes: BTreeMap<Arc<str>, Entry<Record>>) -> Self {
+    pub(crate) fn new(limits: Limits, found: FoundInPool) -> Self {
         let mut promised = Promised::default();
-        let volumes = Entries::new(volumes, &mut promised);
+        let state = State {
+            volumes: Entries::new(found.volumes, &mut promised),
+            snapshots: Entries::new(found.snapshots, &mut promised),
+            groups: Entries::new(found.groups, &mut promised),
+            promised,
+        };
         Catalog {
             limits,
-            state: Mutex::new(State { volumes, promised }),
+            state: Mutex::new(state),
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.state.lock().volumes.len()
+    /// How many things of this kind there are, served or not.
+    pub(crate) fn count<R: Kept>(&self) -> usize {
+        R::entries(&mut self.state.lock()).0.len()
     }
 
-    /// How many things are kept but not served.
-    pub(crate) fn damaged_count(&self) -> usize {
-        self.state.lock().volumes.damaged().count()
+    /// How many things of this kind are kept but not served.
+    pub(crate) fn damaged_count<R: Kept>(&self) -> usize {
+        R::entries(&mut self.state.lock()).0.damaged().count()
     }
 
     pub(crate) fn promised(&self) -> Promised {
@@ -98,45 +164,45 @@ impl Catalog {
         room::left(self.limits, space, self.promised(), purpose)
     }
 
-    /// Is there a volume with this id, served or not?
-    pub(crate) fn has(&self, volume_id: &str) -> bool {
-        self.state.lock().volumes.has(volume_id)
+    /// Is there something of this kind with this id, served or not?
+    pub(crate) fn has<R: Kept>(&self, id: &str) -> bool {
+        R::entries(&mut self.state.lock()).0.has(id)
     }
 
-    pub(crate) fn get(&self, volume_id: &str) -> Result<Arc<Record>, DriverError> {
-        self.state.lock().volumes.get(volume_id)
+    pub(crate) fn get<R: Kept>(&self, id: &str) -> Result<Arc<R>, DriverError> {
+        R::entries(&mut self.state.lock()).0.get(id)
     }
 
-    /// Reserves id and bytes, unless the volume is there.
-    pub(crate) fn begin_create(
+    /// Reserves id and bytes, unless it is there.
+    pub(crate) fn begin_create<R: Kept>(
         &self,
-        volume_id: &Arc<str>,
+        id: &Arc<str>,
         promise: Promise,
         space: Space,
-    ) -> Result<Begin<Record>, DriverError> {
+    ) -> Result<Begin<R>, DriverError> {
         let mut state = self.state.lock();
-        let State { volumes, promised } = &mut *state;
-        volumes.begin_create(volume_id, promise, promised, |promised| {
+        let (entries, promised) = R::entries(&mut state);
+        entries.begin_create(id, promise, promised, |promised| {
             room::check(self.limits, space, promised, promise.purpose, promise.bytes)
         })
     }
 
     /// Ends what [`Catalog::begin_create`] began; `None` gives id and bytes back.
-    pub(crate) fn finish_create(&self, volume_id: &Arc<str>, made: Option<Arc<Record>>) {
+    pub(crate) fn finish_create<R: Kept>(&self, id: &Arc<str>, made: Option<Arc<R>>) {
         let mut state = self.state.lock();
-        let State { volumes, promised } = &mut *state;
-        volumes.put(volume_id, made.map(Entry::Ready), promised);
+        let (entries, promised) = R::entries(&mut state);
+        entries.put(id, made.map(Entry::Ready), promised);
     }
 
-    /// Takes the volume out of service for its deletion; `None` when there is none.
-    pub(crate) fn begin_delete(&self, volume_id: &str) -> Result<Option<Arc<Record>>, DriverError> {
-        self.state.lock().volumes.begin_delete(volume_id)
+    /// Takes something out of service for its deletion; `None` when there is none.
+    pub(crate) fn begin_delete<R: Kept>(&self, id: &str) -> Result<Option<Arc<R>>, DriverError> {
+        R::entries(&mut self.state.lock()).0.begin_delete(id)
     }
 
-    pub(crate) fn finish_delete(&self, record: &Arc<Record>, end: Deleted) {
+    pub(crate) fn finish_delete<R: Kept>(&self, record: &Arc<R>, end: Deleted) {
         let mut state = self.state.lock();
-        let State { volumes, promised } = &mut *state;
-        volumes.finish_delete(record, end, promised);
+        let (entries, promised) = R::entries(&mut state);
+        entries.finish_delete(record, end, promised);
     }
 
     /// Reserves the bytes that a volume shall grow by.
@@ -158,7 +224,7 @@ impl Catalog {
     pub(crate) fn finish_expand(&self, old: &Record, new_bytes: u64, grown: Option<Arc<Record>>) {
         let mut state = self.state.lock();
         let Promise { purpose, bytes } = old.promise();
-        let State { volumes, promised } = &mut *state;
+        let (volumes, promised) = Record::entries(&mut state);
         promised.give_back(purpose, new_bytes.saturating_sub(bytes));
         if let Some(record) = grown {
             let volume_id = Arc::clone(&record.volume_id);
@@ -167,8 +233,20 @@ impl Catalog {
     }
 
     /// Up to `count` records after `start`, in the order of ids, and whether there are more.
-    pub(crate) fn page(&self, start: Option<&str>, count: usize) -> (Vec<Arc<Record>>, bool) {
-        self.state.lock().volumes.page(start, count)
+    pub(crate) fn page<R: Kept>(&self, start: Option<&str>, count: usize) -> (Vec<Arc<R>>, bool) {
+        R::entries(&mut self.state.lock()).0.page(start, count)
+    }
+
+    /// As [`Catalog::page`], of those that were taken from this volume.
+    pub(crate) fn page_of<R: Kept>(
+        &self,
+        source_volume_id: &str,
+        start: Option<&str>,
+        count: usize,
+    ) -> (Vec<Arc<R>>, bool) {
+        R::entries(&mut self.state.lock())
+            .0
+            .page_of(source_volume_id, start, count)
     }
 }
 

@@ -4,7 +4,12 @@ mod capacity;
 mod create;
 mod delete;
 mod expansion;
+mod groups;
 mod listing;
+mod metadata;
+mod reservation;
+mod snapshots;
+mod source;
 
 use std::sync::Arc;
 
@@ -18,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backend::Files,
     blocking::Blocking,
-    catalog::Catalog,
+    catalog::{Catalog, Kept},
     copying::{CopiedBytes, Copying},
     pool::Pool,
     record::{Record, Source},
@@ -64,17 +69,17 @@ impl LocalController {
         })
     }
 
-    /// The pool that has this volume, served or not.
-    fn member_with(&self, volume_id: &str) -> Option<&Arc<Member>> {
-        self.members.iter().find(|member| member.catalog.has(volume_id))
+    /// The pool that has this thing, served or not.
+    fn member_with<R: Kept>(&self, id: &str) -> Option<&Arc<Member>> {
+        self.members.iter().find(|member| member.catalog.has::<R>(id))
     }
 
-    /// A volume that is served, and its pool.
-    fn find(&self, volume_id: &str) -> Result<(&Arc<Member>, Arc<Record>), DriverError> {
+    /// Something that is served, and its pool.
+    fn find<R: Kept>(&self, id: &str) -> Result<(&Arc<Member>, Arc<R>), DriverError> {
         let member = self
-            .member_with(volume_id)
-            .ok_or_else(|| DriverError::not_found(format!("there is no volume {volume_id}")))?;
-        Ok((member, member.catalog.get(volume_id)?))
+            .member_with::<R>(id)
+            .ok_or_else(|| DriverError::not_found(format!("there is no {} {id}", R::NOUN)))?;
+        Ok((member, member.catalog.get(id)?))
     }
 
     /// The volume as the caller sees it.
@@ -86,7 +91,6 @@ impl LocalController {
         Ok(volume)
     }
 
-    #[expect(dead_code, reason = "snapshots and clones, which come next, use it")]
     fn copying(&self) -> Copying {
         Copying::new(self.stop.clone(), self.copied.clone())
     }

@@ -19,8 +19,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CopiedBytes(Arc<AtomicU64>);
 
+#[cfg(test)]
 impl CopiedBytes {
-    pub(crate) fn get(&self) -> u64 {
+    fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -60,8 +61,18 @@ impl Copying {
         self.deadline.is_some_and(|deadline| Instant::now() > deadline)
     }
 
-    /// Takes note of `copied_bytes` in all of `total_bytes`; says whether to go on.
-    pub(crate) fn note(&mut self, copied_bytes: u64, total_bytes: u64) -> ControlFlow<()> {
+    /// Is the driver stopping?
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// A new copy begins, as part of the same operation.
+    pub(crate) fn begin_another(&mut self) {
+        self.copied_bytes = 0;
+    }
+
+    /// Takes note of `copied_bytes` in all, of `total_bytes` if that is known; says whether to go on.
+    pub(crate) fn note(&mut self, copied_bytes: u64, total_bytes: Option<u64>) -> ControlFlow<()> {
         let more = copied_bytes.saturating_sub(self.copied_bytes);
         self.copied_bytes = copied_bytes;
         self.total.0.fetch_add(more, Ordering::Relaxed);
@@ -84,17 +95,17 @@ mod tests {
     fn a_copy_is_counted_and_ends_with_the_driver_or_its_time() {
         let (stop, total) = (CancellationToken::new(), CopiedBytes::default());
         let mut copying = Copying::new(stop.clone(), total.clone());
-        assert!(copying.note(10, 100).is_continue());
-        assert!(copying.note(30, 100).is_continue());
+        assert!(copying.note(10, Some(100)).is_continue());
+        assert!(copying.note(30, None).is_continue());
         assert_eq!(total.get(), 30);
         let mut other = Copying::new(stop.clone(), total.clone());
         other.not_longer_than(Duration::ZERO);
         while !other.is_overdue() {
             std::hint::spin_loop();
         }
-        assert!(other.note(5, 5).is_break());
+        assert!(other.note(5, None).is_break());
         assert_eq!(total.get(), 35);
         stop.cancel();
-        assert!(copying.note(31, 100).is_break());
+        assert!(copying.note(31, None).is_break());
     }
 }

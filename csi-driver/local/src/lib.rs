@@ -16,6 +16,9 @@
 //! | `room` | how much more a pool can promise |
 //! | `pools` | all pools, and which of them has a volume |
 //! | `backend` | the trait, `dir`, `loop` and `btrfs` |
+//! | `cutting` | taking the content of volumes that may be in use |
+//! | `blocks` | which blocks of a snapshot hold data, and which have changed |
+//! | `recovery` | what a start does with what it finds |
 //! | `copying` | following, counting and ending long copies |
 //! | [`failpoint`] | where tests kill the process |
 //! | `controller`, `node` | the CSI calls |
@@ -26,24 +29,23 @@
 
 mod backend;
 mod blocking;
+mod blocks;
 mod catalog;
 mod class;
 pub mod config;
 mod controller;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "snapshots and clones, which come next, use it")
-)]
 mod copying;
+mod cutting;
 pub mod failpoint;
 mod fit;
+mod ids;
 mod node;
 mod pool;
 mod pools;
 mod record;
+mod recovery;
 mod requested;
 mod room;
-mod volume_name;
 
 use std::sync::Arc;
 
@@ -63,6 +65,7 @@ use crate::{
     controller::{LocalController, Member},
     node::LocalNode,
     pools::Pools,
+    record::{GroupRecord, Record, SnapshotRecord},
     room::Limits,
 };
 
@@ -136,25 +139,33 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     Ok(())
 }
 
-/// Brings each pool in order and reads it.
-async fn recover(config: &Config, pools: &Pools, blocking: &Blocking) -> Result<Vec<Arc<Member>>, Error> {
+/// Brings the pools in order and reads them.
+async fn recover(
+    config: &Config,
+    pools: &Arc<Pools>,
+    blocking: &Blocking,
+) -> Result<Vec<Arc<Member>>, Error> {
+    let scanned = Arc::clone(pools);
+    let found = blocking
+        .run("recover the pools", move || recovery::recover(&scanned))
+        .await
+        .map_err(Error::Open)??;
     let mut members = Vec::new();
-    for (pool, settings) in pools.iter().zip(&config.pools) {
-        let scanned = Arc::clone(pool);
-        let volumes = blocking
-            .run("recover the pool", move || scanned.recover())
-            .await
-            .map_err(Error::Open)??;
+    for ((pool, settings), found) in pools.iter().zip(&config.pools).zip(found) {
         let limits = Limits {
             capacity_bytes: settings.capacity_limit_bytes,
             overcommit: settings.overcommit,
         };
-        let catalog = Catalog::new(limits, volumes);
+        let catalog = Catalog::new(limits, found);
+        let damaged = catalog.damaged_count::<Record>()
+            + catalog.damaged_count::<SnapshotRecord>()
+            + catalog.damaged_count::<GroupRecord>();
         tracing::info!(
             pool = pool.name(),
             directory = %pool.root().display(),
-            volumes = catalog.len(),
-            damaged = catalog.damaged_count(),
+            volumes = catalog.count::<Record>(),
+            snapshots = catalog.count::<SnapshotRecord>(),
+            damaged,
             promised_bytes = catalog.promised().total_bytes(),
             "Pool is open"
         );
@@ -167,14 +178,20 @@ async fn recover(config: &Config, pools: &Pools, blocking: &Blocking) -> Result<
 }
 
 fn with_controller(builder: DriverBuilder, controller: Arc<LocalController>) -> DriverBuilder {
-    builder.volumes(Arc::clone(&controller) as _, |groups| {
+    let builder = builder.volumes(Arc::clone(&controller) as _, |groups| {
         groups
             .capacity(Arc::clone(&controller) as _)
             .listing(Arc::clone(&controller) as _)
             .lookup(Arc::clone(&controller) as _)
-            .expansion(controller)
+            .expansion(Arc::clone(&controller) as _)
+            .snapshots(Arc::clone(&controller) as _)
+            .snapshot_listing(Arc::clone(&controller) as _)
+            .snapshot_lookup(Arc::clone(&controller) as _)
             .done();
-    })
+    });
+    builder
+        .group_snapshots(Arc::clone(&controller) as _)
+        .snapshot_metadata(controller)
 }
 
 fn with_node(builder: DriverBuilder, node: Arc<LocalNode>) -> DriverBuilder {

@@ -6,11 +6,14 @@
 //! <pool>/controller.lock        held by the one controller
 //! <pool>/volumes/<id>/          a volume: its record, twice, and its data
 //! <pool>/snapshots/<id>/        a snapshot, likewise
+//! <pool>/groups/<id>/           a group of snapshots: its record, twice
+//! <pool>/frozen/<volume id>     writes to this volume are held up by this driver
 //! ```
 //! A thing comes into being and goes by one rename, so that at each moment it is there as a whole or not at all; `shelf`
 //! has the details, `recover` what a start does with what a crash has left. All functions block.
 
 mod error;
+mod frozen;
 mod recover;
 mod remove;
 mod shelf;
@@ -23,10 +26,11 @@ use std::{
 };
 
 use moorline_driver_sdk::DriverError;
-use moorline_mount::{durable, usage};
+use moorline_mount::{copy, durable, usage};
 use uuid::Uuid;
 
 pub use self::error::PoolError;
+pub(crate) use self::frozen::Marker;
 use self::shelf::{Made, Points, Shelf};
 use crate::{
     config::{BackendKind, PoolConfig},
@@ -39,6 +43,9 @@ const FORMAT: &str = "moorline-pool 1\n";
 const ID_FILE: &str = "pool.id";
 const LOCK_FILE: &str = "controller.lock";
 const VOLUMES: &str = "volumes";
+const SNAPSHOTS: &str = "snapshots";
+const GROUPS: &str = "groups";
+const FROZEN: &str = "frozen";
 /// Only root looks into the pool; workloads see a volume through its mount.
 const PRIVATE_MODE: u32 = 0o700;
 
@@ -54,6 +61,30 @@ const VOLUME_POINTS: Points = Points {
     gone_after_removal: "delete::after_removal",
 };
 
+const SNAPSHOT_POINTS: Points = Points {
+    after_directory: "snapshot::after_directory",
+    after_data: "snapshot::after_data",
+    after_copy_of_record: "snapshot::after_copy_of_record",
+    after_record: "snapshot::after_record",
+    after_rename: "snapshot::after_rename",
+    after_sync: "snapshot::after_sync",
+    gone_after_rename: "delete_snapshot::after_rename",
+    gone_after_sync: "delete_snapshot::after_sync",
+    gone_after_removal: "delete_snapshot::after_removal",
+};
+
+const GROUP_POINTS: Points = Points {
+    after_directory: "group::after_directory",
+    after_data: "group::after_data",
+    after_copy_of_record: "group::after_copy_of_record",
+    after_record: "group::after_record",
+    after_rename: "group::after_rename",
+    after_sync: "group::after_sync",
+    gone_after_rename: "delete_group::after_rename",
+    gone_after_sync: "delete_group::after_sync",
+    gone_after_removal: "delete_group::after_removal",
+};
+
 /// A pool directory in use.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -62,6 +93,9 @@ pub(crate) struct Pool {
     root: PathBuf,
     backend: BackendKind,
     pub(crate) volumes: Shelf,
+    pub(crate) snapshots: Shelf,
+    pub(crate) groups: Shelf,
+    can_reflink: bool,
     /// Held for the life of the controller.
     _lock: Option<File>,
 }
@@ -76,13 +110,20 @@ impl Pool {
         let lock = if for_controller { Some(lock(root)?) } else { None };
         let id = read_id(&root.join(ID_FILE), for_controller)?;
         let volumes = Shelf::open("volume", root.join(VOLUMES), &VOLUME_POINTS)?;
+        let snapshots = Shelf::open("snapshot", root.join(SNAPSHOTS), &SNAPSHOT_POINTS)?;
+        let groups = Shelf::open("group snapshot", root.join(GROUPS), &GROUP_POINTS)?;
+        make_directory(&root.join(FROZEN))?;
         durable::sync_directory(root)?;
+        let can_reflink = for_controller && probe_reflink(root)?;
         Ok(Pool {
             name: config.name.clone(),
             id,
             root: root.to_owned(),
             backend: config.backend,
             volumes,
+            snapshots,
+            groups,
+            can_reflink,
             _lock: lock,
         })
     }
@@ -104,6 +145,11 @@ impl Pool {
     /// How new volumes are stored.
     pub(crate) fn backend(&self) -> BackendKind {
         self.backend
+    }
+
+    /// Can its files share blocks? Known to controllers.
+    pub(crate) fn can_reflink(&self) -> bool {
+        self.can_reflink
     }
 
     /// Size and free bytes of the pool's filesystem.
@@ -189,6 +235,33 @@ fn read_id(path: &Path, may_write: bool) -> Result<Uuid, PoolError> {
             Ok(id)
         }
         Err(_) => Ok(Uuid::nil()),
+    }
+}
+
+/// Tries it on two files of one block.
+fn probe_reflink(root: &Path) -> Result<bool, PoolError> {
+    const PROBE_BYTES: [u8; 4096] = [1; 4096];
+    let make = |name: &str| {
+        let path = root.join(name);
+        let mut options = File::options();
+        options.create(true).truncate(true).read(true).write(true);
+        let file = options
+            .open(&path)
+            .map_err(PoolError::io("make the file", &path))?;
+        Ok::<_, PoolError>((path, file))
+    };
+    let (from_path, from) = make(".probe-from")?;
+    let (to_path, to) = make(".probe-to")?;
+    let can_reflink = io::Write::write_all(&mut &from, &PROBE_BYTES)
+        .map_err(PoolError::io("write", &from_path))
+        .and_then(|()| Ok(copy::reflink(&from, &to)?));
+    for path in [from_path, to_path] {
+        fs::remove_file(path).ok(); // The next start makes them anew.
+    }
+    match can_reflink {
+        // A full pool shall open all the same: what is in it can be used and removed.
+        Err(error) if error.is_no_space() => Ok(false),
+        other => other,
     }
 }
 

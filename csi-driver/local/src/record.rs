@@ -6,6 +6,7 @@
 mod content;
 pub(crate) mod envelope;
 mod parameters;
+pub(crate) mod snapshot;
 pub(crate) mod text;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     content::{Content, Provisioning},
     envelope::RecordError,
     parameters::Parameters,
+    snapshot::{GroupRecord, Membership, SnapshotRecord},
 };
 
 const KIND: envelope::Kind = envelope::Kind {
@@ -109,13 +111,8 @@ impl Record {
     /// As [`Record::from_bytes`], for the volume that the record was found with.
     pub(crate) fn read_of(volume_id: &str, bytes: &[u8]) -> Result<Self, RecordError> {
         let record = Self::from_bytes(bytes)?;
-        if &*record.volume_id == volume_id {
-            return Ok(record);
-        }
-        Err(RecordError::OtherOwner {
-            found: record.volume_id.to_string(),
-            expected: volume_id.to_owned(),
-        })
+        envelope::check_owner(&record.volume_id, volume_id)?;
+        Ok(record)
     }
 }
 

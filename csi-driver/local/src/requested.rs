@@ -55,6 +55,34 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// The size of a volume that begins with the content of a source.
+    pub(crate) fn size_from(
+        &self,
+        source_bytes: u64,
+        source_content: Content,
+        rule: SizeRule,
+    ) -> Result<u64, DriverError> {
+        if self.content != source_content {
+            return Err(DriverError::invalid(format!(
+                "the source is {source_content}; a volume made from it can't be {}",
+                self.content
+            )));
+        }
+        if let Some(required) = self
+            .capacity
+            .required_bytes
+            .filter(|required| *required < source_bytes)
+        {
+            return Err(DriverError::out_of_range(format!(
+                "the source has {source_bytes} bytes; a volume made from it can't have {required}"
+            )));
+        }
+        let min_bytes = source_bytes.max(rule.min_bytes);
+        self.capacity.choose(min_bytes, min_bytes, rule.step_bytes)
+    }
+}
+
 /// The size to grow to, or none if the volume is large enough.
 pub(crate) fn grown_size(
     record: &Record,

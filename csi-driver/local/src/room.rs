@@ -84,10 +84,6 @@ pub(crate) struct Promised {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Volume(Provisioning),
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "snapshots and clones, which come next, use it")
-    )]
     Snapshot,
 }
 

@@ -1,5 +1,7 @@
 //! The `dir` backend: a directory per volume, bind-mounted at the target. Capacity is accounted, not enforced.
 
+mod tree;
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -9,6 +11,7 @@ use std::{
 use moorline_driver_sdk::volume::VolumeStats;
 use moorline_mount::{
     beneath::Target,
+    copy,
     mount::{self, BindOptions},
     mountinfo::{self, MountEntry},
     usage,
@@ -22,8 +25,6 @@ use crate::{
 };
 
 pub(super) const DATA: &str = "data";
-/// The unit of `st_blocks`.
-const BLOCK_BYTES: u64 = 512;
 /// Everybody who gets to see the volume may write to it; who gets to see it is decided by mounting it.
 pub(super) const DATA_MODE: u32 = 0o777;
 /// What is made at a target path that is not there.
@@ -113,35 +114,34 @@ impl Backend for Directories {
 
     fn make_from(
         &self,
-        _files: Files<'_>,
-        _source: Files<'_>,
+        files: Files<'_>,
+        source: Files<'_>,
         new: NewData,
-        _copying: &mut Copying,
+        copying: &mut Copying,
     ) -> Result<(), BackendError> {
         refuse_thick(new)?;
-        Err(BackendError::NotOffered {
-            what: "directories can't be copied yet".to_owned(),
-        })
+        self.cut(files, source, copying)
     }
 
-    fn cut(
-        &self,
-        _snapshot: Files<'_>,
-        _source: Files<'_>,
-        _copying: &mut Copying,
-    ) -> Result<(), BackendError> {
-        Err(BackendError::NotOffered {
-            what: "directories can't be copied yet".to_owned(),
-        })
+    fn cut(&self, snapshot: Files<'_>, source: Files<'_>, copying: &mut Copying) -> Result<(), BackendError> {
+        let data = Self::data(snapshot);
+        copy::tree(&Self::data(source), &data, &mut |progress| {
+            copying.note(progress.bytes, progress.bytes_total)
+        })?;
+        tree::sync(&data)
     }
 
     /// A tree is copied file by file: never at one moment.
-    fn can_share(&self, _source: Files<'_>) -> Result<bool, BackendError> {
-        Ok(false)
+    fn can_share(&self, _content: Content, _pool_reflinks: bool) -> bool {
+        false
+    }
+
+    fn image(&self, _files: Files<'_>) -> Option<PathBuf> {
+        None
     }
 
     fn allocated_bytes(&self, files: Files<'_>) -> Result<u64, BackendError> {
-        tree_bytes(&Self::data(files))
+        tree::allocated_bytes(&Self::data(files))
     }
 
     fn fault(&self, files: Files<'_>, _bytes: u64) -> Result<Option<String>, BackendError> {
@@ -253,26 +253,6 @@ pub(super) fn refuse_thick(new: NewData) -> Result<(), BackendError> {
             what: "a directory can't be thick; use a pool with backend=loop, or provisioning=thin".to_owned(),
         }),
     }
-}
-
-/// Bytes that a tree's files have allocated; a file with several names counts with each.
-fn tree_bytes(root: &Path) -> Result<u64, BackendError> {
-    let mut bytes = 0;
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).map_err(BackendError::io("list", &directory))? {
-            let entry = entry.map_err(BackendError::io("list", &directory))?;
-            // Of the entry itself: a symlink leads nowhere.
-            let seen = entry
-                .metadata()
-                .map_err(BackendError::io("look at", entry.path()))?;
-            bytes += seen.blocks() * BLOCK_BYTES;
-            if seen.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    Ok(bytes)
 }
 
 /// What is published already must be as writable as asked for.

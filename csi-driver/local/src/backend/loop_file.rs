@@ -15,7 +15,9 @@ use std::{
 
 use moorline_driver_sdk::volume::{VolumeStats, VolumeUsage};
 use moorline_mount::{
+    allocate,
     beneath::Target,
+    copy,
     filesystem::{self, FsType},
     loop_device::{self, AttachOptions},
     mount::{self, BindOptions},
@@ -54,10 +56,30 @@ impl LoopFiles {
         }
         match new.provisioning {
             Provisioning::Thin => Ok(()),
-            Provisioning::Thick => Err(BackendError::NotOffered {
-                what: "thick volumes are not offered yet".to_owned(),
-            }),
+            Provisioning::Thick => Ok(allocate::reserve(file, new.bytes)?),
         }
+    }
+
+    /// A new image with the source's content.
+    fn copy_image(
+        files: Files<'_>,
+        source: Files<'_>,
+        may_share: bool,
+        copying: &mut Copying,
+    ) -> Result<(PathBuf, File), BackendError> {
+        let (from_path, image) = (devices::image(source), devices::image(files));
+        let from = File::open(&from_path).map_err(BackendError::io("open", &from_path))?;
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let file = options
+            .open(&image)
+            .map_err(BackendError::io("make the file", &image))?;
+        if !may_share || !copy::reflink(&from, &file)? {
+            copy::sparse(&from, &file, &mut |progress| {
+                copying.note(progress.bytes, progress.bytes_total)
+            })?;
+        }
+        Ok((image, file))
     }
 
     fn stage_filesystem(
@@ -191,29 +213,32 @@ impl Backend for LoopFiles {
 
     fn make_from(
         &self,
-        _files: Files<'_>,
-        _source: Files<'_>,
-        _new: NewData,
-        _copying: &mut Copying,
+        files: Files<'_>,
+        source: Files<'_>,
+        new: NewData,
+        copying: &mut Copying,
     ) -> Result<(), BackendError> {
-        Err(BackendError::NotOffered {
-            what: "files can't be copied yet".to_owned(),
-        })
+        // A thick volume's blocks are its own: shared ones would have to be found anew when they are written to.
+        let may_share = new.provisioning == Provisioning::Thin;
+        let (image, file) = Self::copy_image(files, source, may_share, copying)?;
+        if let Some(fs_type) = files.content.filesystem() {
+            filesystem::new_identity(&image, fs_type)?;
+        }
+        Self::give_size(&file, &image, new)?;
+        file.sync_all().map_err(BackendError::io("fsync", &image))
     }
 
-    fn cut(
-        &self,
-        _snapshot: Files<'_>,
-        _source: Files<'_>,
-        _copying: &mut Copying,
-    ) -> Result<(), BackendError> {
-        Err(BackendError::NotOffered {
-            what: "files can't be copied yet".to_owned(),
-        })
+    fn cut(&self, snapshot: Files<'_>, source: Files<'_>, copying: &mut Copying) -> Result<(), BackendError> {
+        let (image, file) = Self::copy_image(snapshot, source, true, copying)?;
+        file.sync_all().map_err(BackendError::io("fsync", &image))
     }
 
-    fn can_share(&self, _source: Files<'_>) -> Result<bool, BackendError> {
-        Ok(false)
+    fn can_share(&self, _content: Content, pool_reflinks: bool) -> bool {
+        pool_reflinks
+    }
+
+    fn image(&self, files: Files<'_>) -> Option<PathBuf> {
+        Some(devices::image(files))
     }
 
     fn allocated_bytes(&self, files: Files<'_>) -> Result<u64, BackendError> {

@@ -12,8 +12,10 @@ use std::{
 
 use moorline_driver_sdk::volume::{VolumeStats, VolumeUsage};
 use moorline_mount::{
+    MountError,
     beneath::Target,
     btrfs::{self, QuotaMode},
+    copy,
     usage,
 };
 
@@ -75,6 +77,12 @@ pub(super) fn remove_data(directory: &Path) -> Result<(), PoolError> {
 
 pub(crate) struct Subvolumes;
 
+/// Is the source on another filesystem?
+fn is_elsewhere(error: &MountError) -> bool {
+    let code = error.raw_os_error().map(std::io::Error::from_raw_os_error);
+    code.is_some_and(|error| error.kind() == std::io::ErrorKind::CrossesDevices)
+}
+
 impl Subvolumes {
     /// Never lowers the limit.
     fn limit(data: &Path, bytes: u64) -> Result<(), BackendError> {
@@ -121,11 +129,19 @@ impl Backend for Subvolumes {
         files: Files<'_>,
         source: Files<'_>,
         new: NewData,
-        _copying: &mut Copying,
+        copying: &mut Copying,
     ) -> Result<(), BackendError> {
         refuse_thick(new)?;
-        let data = Directories::data(files);
-        btrfs::snapshot(Directories::data(source), &data, false)?;
+        let (from, data) = (Directories::data(source), Directories::data(files));
+        match btrfs::snapshot(&from, &data, false) {
+            Err(error) if is_elsewhere(&error) => {
+                btrfs::create_subvolume(&data)?;
+                copy::tree(&from, &data, &mut |progress| {
+                    copying.note(progress.bytes, progress.bytes_total)
+                })?;
+            }
+            other => other?,
+        }
         Self::limit(&data, new.bytes)
     }
 
@@ -140,8 +156,12 @@ impl Backend for Subvolumes {
         Ok(btrfs::sync(&data)?)
     }
 
-    fn can_share(&self, _source: Files<'_>) -> Result<bool, BackendError> {
-        Ok(true)
+    fn can_share(&self, _content: Content, _pool_reflinks: bool) -> bool {
+        true
+    }
+
+    fn image(&self, _files: Files<'_>) -> Option<PathBuf> {
+        None
     }
 
     fn allocated_bytes(&self, files: Files<'_>) -> Result<u64, BackendError> {

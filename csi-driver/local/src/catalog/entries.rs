@@ -1,18 +1,18 @@
 //! The things of one kind in a pool: which exist or are about to. Pure.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry as MapEntry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry as MapEntry},
     ops::Bound,
     sync::Arc,
 };
 
 use moorline_driver_sdk::{DriverError, ErrorKind};
 
-use super::{Begin, Deleted};
+use super::{Begin, Deleted, State};
 use crate::room::{Promised, Purpose};
 
 /// Something that a pool keeps.
-pub(crate) trait Kept {
+pub(crate) trait Kept: Sized {
     /// What messages call it.
     const NOUN: &'static str;
 
@@ -20,6 +20,14 @@ pub(crate) trait Kept {
 
     /// What it is promised.
     fn promise(&self) -> Promise;
+
+    /// The volume that it was taken from, for things that are listed by that.
+    fn source(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// Where things of this kind are.
+    fn entries(state: &mut State) -> (&mut Entries<Self>, &mut Promised);
 }
 
 /// Bytes that are set aside, in the books at least.
@@ -50,8 +58,10 @@ impl<R: Kept> Entry<R> {
 
 /// All of one kind, by id.
 #[derive(Debug)]
-pub(super) struct Entries<R> {
+pub(crate) struct Entries<R> {
     entries: BTreeMap<Arc<str>, Entry<R>>,
+    /// Of those that are ready and have a source: source and id.
+    by_source: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 fn pending<R: Kept>(id: &str, what: &str) -> DriverError {
@@ -62,13 +72,21 @@ fn damaged<R: Kept>(id: &str, reason: &str) -> DriverError {
     DriverError::precondition(format!("{} {id} can't be used: {reason}", R::NOUN))
 }
 
+fn place_by_source<R: Kept>(entry: &Entry<R>) -> Option<(Arc<str>, Arc<str>)> {
+    match entry {
+        Entry::Ready(record) => Some((Arc::clone(record.source()?), Arc::clone(record.id()))),
+        Entry::Creating(_) | Entry::Deleting { .. } | Entry::Damaged { .. } => None,
+    }
+}
+
 impl<R: Kept> Entries<R> {
     /// Those that a start has found; their promises are added.
     pub(super) fn new(entries: BTreeMap<Arc<str>, Entry<R>>, promised: &mut Promised) -> Self {
         for promise in entries.values().filter_map(Entry::promise) {
             promised.add(promise.purpose, promise.bytes);
         }
-        Entries { entries }
+        let by_source = entries.values().filter_map(place_by_source).collect();
+        Entries { entries, by_source }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -137,6 +155,9 @@ impl<R: Kept> Entries<R> {
             Entry::Deleting { is_running: true, .. } => return Err(pending::<R>(id, "deleted")),
             Entry::Damaged { reason } => return Err(damaged::<R>(id, reason)),
         };
+        if let Some(place) = place_by_source(entry) {
+            self.by_source.remove(&place);
+        }
         *entry = Entry::Deleting {
             record: Arc::clone(&record),
             is_running: true,
@@ -161,10 +182,15 @@ impl<R: Kept> Entries<R> {
     /// Replaces or removes an entry, and what it is promised.
     pub(super) fn put(&mut self, id: &Arc<str>, entry: Option<Entry<R>>, promised: &mut Promised) {
         let after = entry.as_ref().and_then(Entry::promise);
+        let place_after = entry.as_ref().and_then(place_by_source);
         let before = match entry {
             Some(entry) => self.entries.insert(Arc::clone(id), entry),
             None => self.entries.remove(id),
         };
+        if let Some(place) = before.as_ref().and_then(place_by_source) {
+            self.by_source.remove(&place);
+        }
+        self.by_source.extend(place_after);
         if let Some(before) = before.as_ref().and_then(Entry::promise) {
             promised.give_back(before.purpose, before.bytes);
         }
@@ -183,6 +209,20 @@ impl<R: Kept> Entries<R> {
                 Entry::Ready(record) => Some(Arc::clone(record)),
                 Entry::Creating(_) | Entry::Deleting { .. } | Entry::Damaged { .. } => None,
             });
+        let page: Vec<_> = ready.by_ref().take(count).collect();
+        let has_more = ready.next().is_some();
+        (page, has_more)
+    }
+
+    /// As [`Entries::page`], of those with this source.
+    pub(super) fn page_of(&self, source: &str, start: Option<&str>, count: usize) -> (Vec<Arc<R>>, bool) {
+        // The set's own keys are pairs of owned texts, so that the bound has to be one too.
+        let from = (Arc::from(source), Arc::from(start.unwrap_or_default()));
+        let mut ready = self
+            .by_source
+            .range((Bound::Excluded(from), Bound::Unbounded))
+            .take_while(|(of, _)| &**of == source)
+            .filter_map(|(_, id)| self.get(id).ok());
         let page: Vec<_> = ready.by_ref().take(count).collect();
         let has_more = ready.next().is_some();
         (page, has_more)

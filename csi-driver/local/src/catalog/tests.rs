@@ -33,14 +33,22 @@ fn thin(bytes: u64) -> Promise {
 }
 
 fn empty() -> Catalog {
-    Catalog::new(ALL, BTreeMap::new())
+    Catalog::new(ALL, FoundInPool::default())
+}
+
+fn holding(volumes: FoundEntries<Record>) -> Catalog {
+    let found = FoundInPool {
+        volumes,
+        ..FoundInPool::default()
+    };
+    Catalog::new(ALL, found)
 }
 
 fn with(volume_id: &str, bytes: u64) -> Catalog {
-    Catalog::new(
-        ALL,
-        BTreeMap::from([(id(volume_id), Entry::Ready(record(volume_id, bytes)))]),
-    )
+    holding(BTreeMap::from([(
+        id(volume_id),
+        Entry::Ready(record(volume_id, bytes)),
+    )]))
 }
 
 fn reserved(catalog: &Catalog) -> u64 {
@@ -55,22 +63,22 @@ fn kind<T: std::fmt::Debug>(result: Result<T, DriverError>) -> ErrorKind {
 fn a_create_reserves_and_a_failed_one_gives_back() {
     let catalog = empty();
     assert_eq!(
-        catalog.begin_create(&id("a"), thin(400), POOL).unwrap(),
+        catalog.begin_create::<Record>(&id("a"), thin(400), POOL).unwrap(),
         Begin::Create
     );
     assert_eq!(catalog.left(POOL, THIN), 600);
     assert_eq!(
-        kind(catalog.begin_create(&id("a"), thin(400), POOL)),
+        kind(catalog.begin_create::<Record>(&id("a"), thin(400), POOL)),
         ErrorKind::Aborted
     );
     assert_eq!(
-        kind(catalog.begin_create(&id("b"), thin(601), POOL)),
+        kind(catalog.begin_create::<Record>(&id("b"), thin(601), POOL)),
         ErrorKind::ResourceExhausted
     );
-    assert_eq!(kind(catalog.get("a")), ErrorKind::NotFound);
-    catalog.finish_create(&id("a"), None);
+    assert_eq!(kind(catalog.get::<Record>("a")), ErrorKind::NotFound);
+    catalog.finish_create::<Record>(&id("a"), None);
     assert_eq!(reserved(&catalog), 0);
-    catalog.begin_create(&id("a"), thin(400), POOL).unwrap();
+    catalog.begin_create::<Record>(&id("a"), thin(400), POOL).unwrap();
     catalog.finish_create(&id("a"), Some(record("a", 400)));
     assert_eq!(
         catalog.begin_create(&id("a"), thin(7), POOL).unwrap(),
@@ -82,25 +90,25 @@ fn a_create_reserves_and_a_failed_one_gives_back() {
 #[test]
 fn a_delete_keeps_the_bytes_until_nothing_is_left() {
     let catalog = with("a", 400);
-    let taken = catalog.begin_delete("a").unwrap().unwrap();
-    assert_eq!(kind(catalog.begin_delete("a")), ErrorKind::Aborted);
+    let taken = catalog.begin_delete::<Record>("a").unwrap().unwrap();
+    assert_eq!(kind(catalog.begin_delete::<Record>("a")), ErrorKind::Aborted);
     assert_eq!(
-        kind(catalog.begin_create(&id("a"), thin(1), POOL)),
+        kind(catalog.begin_create::<Record>(&id("a"), thin(1), POOL)),
         ErrorKind::Aborted
     );
     catalog.finish_delete(&taken, Deleted::Left);
     assert_eq!(reserved(&catalog), 400);
-    assert_eq!(kind(catalog.get("a")), ErrorKind::NotFound);
-    let taken = catalog.begin_delete("a").unwrap().expect("once more");
+    assert_eq!(kind(catalog.get::<Record>("a")), ErrorKind::NotFound);
+    let taken = catalog.begin_delete::<Record>("a").unwrap().expect("once more");
     catalog.finish_delete(&taken, Deleted::Gone);
     assert_eq!(reserved(&catalog), 0);
-    assert_eq!(catalog.begin_delete("a").unwrap(), None);
+    assert_eq!(catalog.begin_delete::<Record>("a").unwrap(), None);
 }
 
 #[test]
 fn a_delete_that_did_not_begin_changes_nothing() {
     let catalog = with("a", 400);
-    let taken = catalog.begin_delete("a").unwrap().unwrap();
+    let taken = catalog.begin_delete::<Record>("a").unwrap().unwrap();
     catalog.finish_delete(&taken, Deleted::Kept);
     assert_eq!(catalog.get("a").unwrap(), record("a", 400));
     assert_eq!(reserved(&catalog), 400);
@@ -111,14 +119,17 @@ fn damaged_volumes_are_neither_served_nor_replaced_nor_removed() {
     let entry = Entry::Damaged {
         reason: "its record is damaged".into(),
     };
-    let catalog = Catalog::new(ALL, BTreeMap::from([(id("a"), entry)]));
-    assert_eq!(kind(catalog.get("a")), ErrorKind::FailedPrecondition);
+    let catalog = holding(BTreeMap::from([(id("a"), entry)]));
+    assert_eq!(kind(catalog.get::<Record>("a")), ErrorKind::FailedPrecondition);
     assert_eq!(
-        kind(catalog.begin_create(&id("a"), thin(1), POOL)),
+        kind(catalog.begin_create::<Record>(&id("a"), thin(1), POOL)),
         ErrorKind::FailedPrecondition
     );
-    assert_eq!(kind(catalog.begin_delete("a")), ErrorKind::FailedPrecondition);
-    assert_eq!(catalog.page(None, 10), (vec![], false));
+    assert_eq!(
+        kind(catalog.begin_delete::<Record>("a")),
+        ErrorKind::FailedPrecondition
+    );
+    assert_eq!(catalog.page::<Record>(None, 10), (vec![], false));
 }
 
 #[test]
@@ -135,7 +146,10 @@ fn an_expansion_reserves_the_difference() {
     catalog.begin_expand(&record("a", 400), 900, POOL).unwrap();
     catalog.finish_expand(&record("a", 400), 900, Some(record("a", 900)));
     assert_eq!(
-        (reserved(&catalog), catalog.get("a").unwrap().capacity_bytes),
+        (
+            reserved(&catalog),
+            catalog.get::<Record>("a").unwrap().capacity_bytes
+        ),
         (900, 900)
     );
 }
@@ -146,15 +160,15 @@ fn an_explicit_limit_beats_the_pools_size() {
         capacity_bytes: Some(bytes),
         ..ALL
     };
-    let catalog = Catalog::new(limited(10), BTreeMap::new());
+    let catalog = Catalog::new(limited(10), FoundInPool::default());
     assert_eq!(
-        kind(catalog.begin_create(&id("a"), thin(11), POOL)),
+        kind(catalog.begin_create::<Record>(&id("a"), thin(11), POOL)),
         ErrorKind::ResourceExhausted
     );
-    let catalog = Catalog::new(limited(5000), BTreeMap::new());
+    let catalog = Catalog::new(limited(5000), FoundInPool::default());
     for volume_id in ["a", "b", "c"] {
         catalog
-            .begin_create(&id(volume_id), thin(900), POOL)
+            .begin_create::<Record>(&id(volume_id), thin(900), POOL)
             .expect("a capacity beyond the disk is the operator's choice");
     }
 }
@@ -162,9 +176,9 @@ fn an_explicit_limit_beats_the_pools_size() {
 #[test]
 fn pages_follow_the_order_of_ids() {
     let volumes = ["a", "b", "c"].map(|name| (id(name), Entry::Ready(record(name, 1))));
-    let catalog = Catalog::new(ALL, BTreeMap::from(volumes));
+    let catalog = holding(BTreeMap::from(volumes));
     let ids = |start, count| {
-        let (page, has_more) = catalog.page(start, count);
+        let (page, has_more) = catalog.page::<Record>(start, count);
         (
             page.iter()
                 .map(|record| record.volume_id.to_string())
@@ -188,6 +202,54 @@ fn pages_follow_the_order_of_ids() {
     }
 }
 
+fn snapshot(snapshot_id: &str, source: &str) -> Arc<SnapshotRecord> {
+    Arc::new(SnapshotRecord {
+        source_volume_id: source.into(),
+        reserved_bytes: 10,
+        ..crate::record::snapshot::tests::snapshot(snapshot_id)
+    })
+}
+
+#[test]
+fn snapshots_are_found_by_their_volume_and_count_beside_volumes() {
+    let catalog = with("v", 900);
+    let promise = |bytes| Promise {
+        purpose: Purpose::Snapshot,
+        bytes,
+    };
+    for (snapshot_id, source) in [("s1", "v"), ("s2", "w"), ("s3", "v"), ("s0", "vv"), ("s4", "v")] {
+        catalog
+            .begin_create::<SnapshotRecord>(&id(snapshot_id), promise(20), POOL)
+            .unwrap();
+        catalog.finish_create(&id(snapshot_id), Some(snapshot(snapshot_id, source)));
+    }
+    assert_eq!(reserved(&catalog), 950, "what it came to, not what was set aside");
+    let refused = catalog.begin_create::<SnapshotRecord>(&id("s5"), promise(51), POOL);
+    assert_eq!(kind(refused), ErrorKind::ResourceExhausted);
+    let ids = |source, start, count| {
+        let (page, has_more) = catalog.page_of::<SnapshotRecord>(source, start, count);
+        let ids: Vec<_> = page.iter().map(|record| record.snapshot_id.to_string()).collect();
+        (ids.join(" "), has_more)
+    };
+    assert_eq!(ids("v", None, 2), ("s1 s3".to_owned(), true));
+    assert_eq!(ids("v", Some("s3"), 2), ("s4".to_owned(), false));
+    assert_eq!(ids("x", None, 2), (String::new(), false));
+    let taken = catalog.begin_delete::<SnapshotRecord>("s3").unwrap().unwrap();
+    assert_eq!(
+        ids("v", None, 9),
+        ("s1 s4".to_owned(), false),
+        "not while it goes"
+    );
+    catalog.finish_delete(&taken, Deleted::Kept);
+    assert_eq!(ids("v", None, 9), ("s1 s3 s4".to_owned(), false));
+    let taken = catalog.begin_delete::<SnapshotRecord>("s3").unwrap().unwrap();
+    catalog.finish_delete(&taken, Deleted::Gone);
+    assert_eq!(
+        (ids("v", None, 9), reserved(&catalog)),
+        (("s1 s4".to_owned(), false), 940)
+    );
+}
+
 proptest! {
     #[test]
     fn reserved_bytes_are_the_sum_of_what_exists(
@@ -197,16 +259,16 @@ proptest! {
         for (volume, bytes, step, ok) in steps {
             let id = id(&format!("v{volume}"));
             match step {
-                0 | 1 => if let Ok(Begin::Create) = catalog.begin_create(&id, thin(bytes), POOL) {
+                0 | 1 => if let Ok(Begin::Create) = catalog.begin_create::<Record>(&id, thin(bytes), POOL) {
                     catalog.finish_create(&id, ok.then(|| record(&id, bytes)));
                 },
-                2 => if let Ok(Some(taken)) = catalog.begin_delete(&id) {
+                2 => if let Ok(Some(taken)) = catalog.begin_delete::<Record>(&id) {
                     catalog.finish_delete(&taken, if ok { Deleted::Gone } else { Deleted::Left });
                 },
-                3 => if let Ok(Some(taken)) = catalog.begin_delete(&id) {
+                3 => if let Ok(Some(taken)) = catalog.begin_delete::<Record>(&id) {
                     catalog.finish_delete(&taken, Deleted::Kept);
                 },
-                _ => if let Ok(old) = catalog.get(&id) {
+                _ => if let Ok(old) = catalog.get::<Record>(&id) {
                     let new = old.capacity_bytes + bytes;
                     if catalog.begin_expand(&old, new, POOL).is_ok() {
                         catalog.finish_expand(&old, new, ok.then(|| record(&id, new)));

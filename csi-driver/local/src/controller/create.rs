@@ -4,37 +4,23 @@ use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use moorline_driver_sdk::{
-    DriverError, async_trait,
-    request::{CreateVolume, DeleteVolume, StringMap, ValidateCapabilities},
-    traits::Volumes,
+    DriverError, ErrorKind, async_trait,
+    request::{ContentSource, CreateVolume, DeleteVolume, StringMap, ValidateCapabilities},
+    traits::{ContentSources, Volumes},
     volume::{Confirmation, Volume},
 };
 
-use super::{LocalController, Member};
+use super::{LocalController, Member, reservation::Reservation, source::FoundSource};
 use crate::{
-    backend::{self, Enforcement, NewData},
+    backend::{self, Enforcement, Files, NewData},
     catalog::{Begin, Kept as _},
     class::{Class, Quota, own_parameters},
-    fit,
-    record::Record,
+    copying::Copying,
+    failpoint, fit,
+    ids::volume_id_of,
+    record::{Record, Source},
     requested::{Wanted, check_same},
-    volume_name::volume_id_of,
 };
-
-/// A volume that is being made: its id and bytes are given back unless it is made.
-struct Reservation {
-    member: Arc<Member>,
-    volume_id: Arc<str>,
-    made: Option<Arc<Record>>,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.member
-            .catalog
-            .finish_create(&self.volume_id, self.made.take());
-    }
-}
 
 impl LocalController {
     /// What is asked for, checked as far as it can be without looking at the disk.
@@ -55,28 +41,63 @@ impl LocalController {
             capacity: request.capacity,
             class,
             mutable_parameters: request.mutable_parameters.into(),
-            source: None,
+            source: request.content_source.map(|source| match source {
+                ContentSource::Snapshot(snapshot_id) => Source::Snapshot(snapshot_id.into()),
+                ContentSource::Volume(volume_id) => Source::Volume(volume_id.into()),
+            }),
         };
         Ok((member, wanted))
+    }
+
+    /// The volume of that name, if it is there and fits.
+    fn existing(
+        &self,
+        member: &Arc<Member>,
+        volume_id: &str,
+        wanted: &Wanted,
+    ) -> Result<Option<Arc<Record>>, DriverError> {
+        let Some(holder) = self.member_with::<Record>(volume_id) else {
+            return Ok(None);
+        };
+        if !Arc::ptr_eq(holder, member) {
+            return Err(DriverError::already_exists(format!(
+                "volume {} exists, but in pool {}",
+                wanted.name,
+                holder.pool.name()
+            )));
+        }
+        match holder.catalog.get(volume_id) {
+            Ok(record) => {
+                check_same(&record, wanted)?;
+                Ok(Some(record))
+            }
+            // Coming or going: the making will say.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
 /// Makes the volume, or finds it. Blocks.
-fn create(member: &Arc<Member>, wanted: &Wanted, record: Record) -> Result<Arc<Record>, DriverError> {
+fn create(
+    member: &Arc<Member>,
+    wanted: &Wanted,
+    record: Record,
+    source: Option<&FoundSource>,
+    copying: &mut Copying,
+) -> Result<Arc<Record>, DriverError> {
     let space = member.pool.space()?;
-    let volume_id = Arc::clone(&record.volume_id);
-    match member.catalog.begin_create(&volume_id, record.promise(), space)? {
+    match member
+        .catalog
+        .begin_create(&record.volume_id, record.promise(), space)?
+    {
         Begin::Exists(found) => {
             check_same(&found, wanted)?;
             return Ok(found);
         }
         Begin::Create => {}
     }
-    let mut reservation = Reservation {
-        member: Arc::clone(member),
-        volume_id,
-        made: None,
-    };
+    let reservation = Reservation::new(member, &record.volume_id);
     check_quota(member, wanted)?;
     let new = NewData {
         bytes: record.capacity_bytes,
@@ -84,13 +105,16 @@ fn create(member: &Arc<Member>, wanted: &Wanted, record: Record) -> Result<Arc<R
     };
     let content = record.content;
     let fill = |directory: &Path| {
-        backend::of_content(content)
-            .make(backend::Files { directory, content }, new)
-            .map_err(|error| error.into_driver_error("make the volume's data"))
+        let files = Files { directory, content };
+        let Some(source) = source else {
+            return backend::of_content(content)
+                .make(files, new)
+                .map_err(|error| error.into_driver_error("make the volume's data"));
+        };
+        source.fill(member, files, new, copying)?;
+        Ok(failpoint::hit("clone::after_copy")?)
     };
-    let made = Arc::new(member.pool.create(record, fill)?);
-    reservation.made = Some(Arc::clone(&made));
-    drop(reservation);
+    let made = reservation.made(member.pool.create(record, fill)?);
     check_same(&made, wanted)?;
     tracing::info!(
         volume.id = &*made.volume_id,
@@ -123,18 +147,17 @@ fn check_quota(member: &Member, wanted: &Wanted) -> Result<(), DriverError> {
 impl Volumes for LocalController {
     async fn create_volume(&self, request: CreateVolume) -> Result<Volume, DriverError> {
         let (member, wanted) = self.wanted(request)?;
-        let size = wanted.size(backend::of_content(wanted.content).sizes(wanted.content))?;
         let volume_id: Arc<str> = volume_id_of(&wanted.name).into();
-        if let Some(other) = self
-            .member_with(&volume_id)
-            .filter(|other| !Arc::ptr_eq(other, &member))
-        {
-            return Err(DriverError::already_exists(format!(
-                "volume {} exists, but in pool {}",
-                wanted.name,
-                other.pool.name()
-            )));
+        if let Some(record) = self.existing(&member, &volume_id, &wanted)? {
+            return self.volume(&record);
         }
+        let source = wanted.source.as_ref().map(|source| self.find_source(source));
+        let source = source.transpose()?;
+        let rule = backend::of_content(wanted.content).sizes(wanted.content);
+        let capacity_bytes = match &source {
+            None => wanted.size(rule)?,
+            Some(source) => wanted.size_from(source.size_bytes(), source.content(), rule)?,
+        };
         let record = Record {
             name: if wanted.name == *volume_id {
                 Arc::clone(&volume_id)
@@ -143,7 +166,7 @@ impl Volumes for LocalController {
             },
             volume_id,
             pool: member.pool.id(),
-            capacity_bytes: size,
+            capacity_bytes,
             content: wanted.content,
             provisioning: wanted.class.provisioning,
             parameters: wanted.class.parameters.clone(),
@@ -151,9 +174,17 @@ impl Volumes for LocalController {
             source: wanted.source.clone().map(Box::new),
             created_at: Timestamp::now(),
         };
-        let work = move || create(&member, &wanted, record);
+        let mut copying = self.copying();
+        let work = move || create(&member, &wanted, record, source.as_ref(), &mut copying);
         let record = self.blocking.run("create the volume", work).await??;
         self.volume(&record)
+    }
+
+    fn content_sources(&self) -> ContentSources {
+        ContentSources {
+            clones: true,
+            snapshots: true,
+        }
     }
 
     async fn delete_volume(&self, request: DeleteVolume) -> Result<(), DriverError> {
@@ -164,7 +195,7 @@ impl Volumes for LocalController {
         &self,
         request: ValidateCapabilities,
     ) -> Result<Confirmation, DriverError> {
-        let (_, record) = self.find(request.volume_id.as_str())?;
+        let (_, record) = self.find::<Record>(request.volume_id.as_str())?;
         let misfit = request
             .capabilities
             .iter()

@@ -9,10 +9,10 @@ use crate::{backend, catalog::Deleted, pool::Pool, record::Record};
 
 impl LocalController {
     pub(super) async fn delete(&self, volume_id: &str) -> Result<(), DriverError> {
-        let Some(member) = self.member_with(volume_id) else {
+        let Some(member) = self.member_with::<Record>(volume_id) else {
             return Ok(());
         };
-        let Some(record) = member.catalog.begin_delete(volume_id)? else {
+        let Some(record) = member.catalog.begin_delete::<Record>(volume_id)? else {
             return Ok(());
         };
         let (pool, taken) = (Arc::clone(&member.pool), Arc::clone(&record));

@@ -71,7 +71,7 @@ fn expand(member: &Arc<Member>, old: &Arc<Record>, bytes: u64) -> Result<(), Dri
 #[async_trait]
 impl VolumeExpansion for LocalController {
     async fn expand_volume(&self, request: ExpandVolume) -> Result<ExpandedVolume, DriverError> {
-        let (member, record) = self.find(request.volume_id.as_str())?;
+        let (member, record) = self.find::<Record>(request.volume_id.as_str())?;
         check_usable(&record, request.capability.as_ref())?;
         let backend = backend::of_content(record.content);
         let is_node_expansion_required = backend.needs_node_expansion();

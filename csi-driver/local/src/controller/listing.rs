@@ -6,11 +6,11 @@ use moorline_driver_sdk::{
     DriverError, ErrorKind, async_trait,
     request::{ListPage, VolumeId},
     traits::{VolumeListing, VolumeLookup},
-    volume::{ListedVolume, Volume, VolumePage},
+    volume::{ListedVolume, Volume, VolumeCondition, VolumePage},
 };
 
-use super::LocalController;
-use crate::record::Record;
+use super::{LocalController, Member, files_in};
+use crate::{backend, record::Record};
 
 /// A page of a list without a limit of its own.
 const PAGE_ENTRIES_MAX: usize = 1000;
@@ -61,27 +61,85 @@ impl VolumeListing for LocalController {
         let members = self.members.iter();
         let pages = members.map(|member| member.catalog.page(start, count)).collect();
         let (records, next_token) = merge(pages, count, |record: &Record| &record.volume_id);
-        let entries = records
-            .iter()
-            .map(|record| self.volume(record).map(listed))
-            .collect::<Result<_, _>>()?;
-        Ok(VolumePage { entries, next_token })
+        let volumes = records.iter().map(|record| self.volume(record));
+        let volumes = volumes.collect::<Result<Vec<_>, _>>()?;
+        let conditions = self.conditions(records).await?;
+        let entries = volumes.into_iter().zip(conditions);
+        Ok(VolumePage {
+            entries: entries
+                .map(|(volume, condition)| listed(volume, condition))
+                .collect(),
+            next_token,
+        })
+    }
+
+    fn knows_condition(&self) -> bool {
+        true
     }
 }
 
-fn listed(volume: Volume) -> ListedVolume {
+impl LocalController {
+    /// What can be seen of the volumes' data from here, in the same order.
+    async fn conditions(&self, records: Vec<Arc<Record>>) -> Result<Vec<VolumeCondition>, DriverError> {
+        let members = self.members.clone();
+        let work = move || {
+            let record_of = |record: &Arc<Record>| condition(&members, record);
+            records.iter().map(record_of).collect()
+        };
+        self.blocking.run("look at the volumes", work).await
+    }
+}
+
+/// Blocks.
+fn condition(members: &[Arc<Member>], record: &Record) -> VolumeCondition {
+    let member = members
+        .iter()
+        .find(|member| member.catalog.has::<Record>(&record.volume_id));
+    let fault = member.map(|member| {
+        let directory = member.pool.directory(&record.volume_id);
+        let files = files_in(&directory, record);
+        backend::of_content(record.content).fault(files, record.capacity_bytes)
+    });
+    let message = match fault {
+        // Removed since the list was made.
+        None | Some(Ok(None)) => None,
+        Some(Ok(Some(fault))) => Some(fault),
+        Some(Err(error)) => Some(
+            error
+                .into_driver_error("look at the volume's data")
+                .full_message(),
+        ),
+    };
+    VolumeCondition {
+        is_abnormal: message.is_some(),
+        message: message.unwrap_or_else(|| "the data is there".to_owned()),
+    }
+}
+
+fn listed(volume: Volume, condition: VolumeCondition) -> ListedVolume {
     ListedVolume {
         volume,
         published_node_ids: Vec::new(),
-        condition: None,
+        condition: Some(condition),
     }
 }
 
 #[async_trait]
 impl VolumeLookup for LocalController {
     async fn get_volume(&self, volume_id: VolumeId) -> Result<ListedVolume, DriverError> {
-        let (_, record) = self.find(volume_id.as_str())?;
-        self.volume(&record).map(listed)
+        let (_, record) = self.find::<Record>(volume_id.as_str())?;
+        let volume = self.volume(&record)?;
+        let mut conditions = self.conditions(vec![record]).await?;
+        let condition = conditions.pop();
+        Ok(ListedVolume {
+            volume,
+            published_node_ids: Vec::new(),
+            condition,
+        })
+    }
+
+    fn knows_condition(&self) -> bool {
+        true
     }
 }
 

@@ -1,17 +1,17 @@
 //! What a start does with what it finds on disk: pure deciders, and the acts that follow from them.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use moorline_driver_sdk::DriverError;
 
 use super::{
-    Pool, PoolError, remove,
+    Pool, PoolError, make_directory, remove,
     shelf::{COPY_FILE, GONE_PREFIX, NEW_PREFIX, RECORD_FILE, Shelf},
 };
 use crate::{
-    catalog::Entry,
-    record::{Record, RecordError},
-    volume_name::is_volume_id,
+    catalog::{Entry, FoundEntries, FoundInPool, Kept},
+    ids::is_id,
+    record::{GroupRecord, Record, RecordError, SnapshotRecord},
 };
 
 /// What a name on a shelf stands for.
@@ -34,7 +34,7 @@ pub(crate) fn named(name: &str) -> Named<'_> {
     if let Some(id) = name.strip_prefix(GONE_PREFIX) {
         return Named::Going(id);
     }
-    if is_volume_id(name) {
+    if is_id(name) {
         Named::Thing(name)
     } else {
         Named::Foreign
@@ -78,39 +78,90 @@ pub(crate) fn remedy(record: Found, copy: Found, are_equal: bool) -> Remedy {
 }
 
 impl Pool {
-    /// Removes what a crash has left half-made and reads all records. Damaged ones are rebuilt from their second copies, or
-    /// kept aside.
-    pub(crate) fn recover(&self) -> Result<BTreeMap<Arc<str>, Entry<Record>>, PoolError> {
-        let mut volumes = BTreeMap::new();
-        for id in self.volumes.clean()? {
-            let entry = match self.volumes.recover_one(&id, Record::read_of) {
-                Ok(record) => Entry::Ready(Arc::new(record)),
-                Err(reason) => Entry::Damaged {
-                    reason: reason.into(),
-                },
+    /// The snapshots, in whatever pool, of groups whose making or removal did not come to its end: they go with it.
+    pub(crate) fn doomed_snapshots(&self) -> Result<Vec<Arc<str>>, PoolError> {
+        let mut doomed = Vec::new();
+        for name in self.groups.names()? {
+            let (id, directory) = match named(&name) {
+                Named::Unmade(id) => (id, self.groups.new_directory(id)),
+                Named::Going(id) => (id, self.groups.gone_directory(id)),
+                Named::Thing(_) | Named::Foreign => continue,
             };
-            let id = match &entry {
-                Entry::Ready(record) => Arc::clone(&record.volume_id),
-                _ => Arc::from(id),
-            };
-            volumes.insert(id, entry);
+            // Without a whole record the making had not begun with the members yet, or the removal had ended with them.
+            let bytes = fs::read(directory.join(RECORD_FILE));
+            if let Some(group) = bytes.ok().and_then(|bytes| GroupRecord::read_of(id, &bytes).ok()) {
+                doomed.extend(group.snapshot_ids);
+            }
         }
-        Ok(volumes)
+        Ok(doomed)
+    }
+
+    /// Removes what a crash has left half-made and reads all records. Damaged ones are rebuilt from their second copies, or
+    /// kept aside. To be called after the doomed snapshots have been removed from all pools.
+    pub(crate) fn recover(&self) -> Result<FoundInPool, PoolError> {
+        Ok(FoundInPool {
+            volumes: self.volumes.recover(Record::read_of)?,
+            snapshots: self.snapshots.recover(SnapshotRecord::read_of)?,
+            groups: self.groups.recover(GroupRecord::read_of)?,
+        })
+    }
+
+    /// Writes a group's record again, from those of its snapshots.
+    pub(crate) fn rebuild_group(&self, group: &GroupRecord) -> Result<(), PoolError> {
+        tracing::warn!(
+            group.id = &*group.group_id,
+            "The record was damaged; it is rebuilt from those of its snapshots"
+        );
+        make_directory(&self.groups.directory(&group.group_id))?;
+        self.groups.update(&group.group_id, &group.to_bytes())
     }
 }
 
 impl Shelf {
+    /// All that is there, with all records put right where that can be.
+    fn recover<R: Kept>(
+        &self,
+        parse: impl Fn(&str, &[u8]) -> Result<R, RecordError>,
+    ) -> Result<FoundEntries<R>, PoolError> {
+        let mut found = FoundEntries::new();
+        for id in self.clean()? {
+            match self.recover_one(&id, &parse) {
+                Ok(record) => {
+                    let record = Arc::new(record);
+                    found.insert(Arc::clone(record.id()), Entry::Ready(record));
+                }
+                Err(reason) => {
+                    found.insert(
+                        id.into(),
+                        Entry::Damaged {
+                            reason: reason.into(),
+                        },
+                    );
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The names of all that is there, whatever it is.
+    fn names(&self) -> Result<Vec<String>, PoolError> {
+        let entries = fs::read_dir(&self.path).map_err(PoolError::io("list", &self.path))?;
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        names
+            .collect::<Result<_, _>>()
+            .map_err(PoolError::io("list", &self.path))
+    }
+
     /// Removes what is half-made or half-gone; the ids of the rest.
     pub(super) fn clean(&self) -> Result<Vec<String>, PoolError> {
         let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(PoolError::io("list", &self.path))? {
-            let entry = entry.map_err(PoolError::io("list", &self.path))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
+        for name in self.names()? {
+            let path = self.path.join(&name);
             match named(&name) {
                 Named::Thing(_) => ids.push(name),
-                Named::Unmade(_) | Named::Going(_) => remove::half_made(&entry.path()),
+                Named::Unmade(_) | Named::Going(_) => remove::half_made(&path),
                 Named::Foreign => {
-                    tracing::warn!(path = %entry.path().display(), noun = self.noun, "Ignoring something in the pool that is none of ours");
+                    tracing::warn!(path = %path.display(), noun = self.noun, "Ignoring something in the pool that is none of ours");
                 }
             }
         }

@@ -18,7 +18,7 @@ use moorline_driver_sdk::{DriverError, ErrorKind};
 use moorline_mount::durable::{self, SharedSync};
 
 use super::{PoolError, make_directory, remove};
-use crate::{failpoint, record::RecordError, volume_name::is_volume_id};
+use crate::{failpoint, ids::is_id, record::RecordError};
 
 pub(super) const RECORD_FILE: &str = "record";
 pub(super) const COPY_FILE: &str = "record.copy";
@@ -78,8 +78,14 @@ impl Shelf {
         self.path.join(id)
     }
 
-    fn new_directory(&self, id: &str) -> PathBuf {
+    /// Where it is while it is being made.
+    pub(super) fn new_directory(&self, id: &str) -> PathBuf {
         self.path.join(format!("{NEW_PREFIX}{id}"))
+    }
+
+    /// Where it is while it is being removed.
+    pub(super) fn gone_directory(&self, id: &str) -> PathBuf {
+        self.path.join(format!("{GONE_PREFIX}{id}"))
     }
 
     /// Makes a thing: `fill` puts its data into a directory that becomes the thing's own at the end, and gives its record.
@@ -160,18 +166,31 @@ impl Shelf {
 
     /// Removes a thing and its data. Succeeds when it is not there. After an error another try goes on.
     pub(crate) fn delete(&self, id: &str) -> Result<(), PoolError> {
+        self.take_away(id)?;
+        self.remove_gone(id)
+    }
+
+    /// The first half of [`Shelf::delete`]: from now on it is not there any more, durably. Succeeds when it was not there.
+    pub(crate) fn take_away(&self, id: &str) -> Result<(), PoolError> {
         let path = self.directory(id);
-        let gone = self.path.join(format!("{GONE_PREFIX}{id}"));
+        if !path.exists() {
+            return Ok(());
+        }
         remove::refuse_mounts_below(&path)?;
         // What an earlier try has left under that name would be in the way.
-        remove::all(&gone)?;
-        match fs::rename(&path, &gone) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed.map_err(PoolError::io("take away", &path))?,
-        }
+        self.remove_gone(id)?;
+        fs::rename(&path, self.gone_directory(id)).map_err(PoolError::io("take away", &path))?;
         failpoint::hit(self.points.gone_after_rename)?;
         self.sync.sync()?;
-        failpoint::hit(self.points.gone_after_sync)?;
+        failpoint::hit(self.points.gone_after_sync)
+    }
+
+    /// The second half of [`Shelf::delete`].
+    pub(crate) fn remove_gone(&self, id: &str) -> Result<(), PoolError> {
+        let gone = self.gone_directory(id);
+        if !gone.exists() {
+            return Ok(());
+        }
         remove::all(&gone)?;
         failpoint::hit(self.points.gone_after_removal)
     }
@@ -191,7 +210,7 @@ impl Shelf {
         id: &str,
         parse: impl Fn(&str, &[u8]) -> Result<T, RecordError>,
     ) -> Result<T, PoolError> {
-        if !is_volume_id(id) {
+        if !is_id(id) {
             return Err(self.not_there(id));
         }
         let path = self.directory(id);

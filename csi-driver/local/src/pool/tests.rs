@@ -51,7 +51,7 @@ fn a_volume_is_there_after_reopening_and_gone_after_its_deletion() {
     assert_eq!(fs::read_to_string(pool.directory("a").join("data")).unwrap(), "x");
     drop(pool);
     let pool = open(dir.path());
-    let found = pool.recover().unwrap();
+    let found = pool.recover().unwrap().volumes;
     assert_eq!(
         found,
         BTreeMap::from([("a".into(), Entry::Ready(Arc::new(record("a"))))])
@@ -98,7 +98,7 @@ fn what_a_crash_left_half_made_is_removed_at_start() {
     pool.create(record("c"), nothing).unwrap();
     let temporary = pool.directory("c").join(format!(".record-1-2{TEMPORARY_SUFFIX}"));
     fs::write(&temporary, "half").unwrap();
-    assert_eq!(pool.recover().unwrap().len(), 1);
+    assert_eq!(pool.recover().unwrap().volumes.len(), 1);
     assert_eq!(names(&pool), ["c"]);
     assert!(!temporary.exists());
 }
@@ -138,7 +138,7 @@ fn damaged_records_are_reported_and_left_as_they_are() {
             damage(&pool.directory(name).join(file));
         }
     }
-    let found = pool.recover().unwrap();
+    let found = pool.recover().unwrap().volumes;
     for (name, _) in damages {
         assert!(
             matches!(found[name], Entry::Damaged { .. }),
@@ -167,7 +167,7 @@ fn one_good_copy_saves_a_record() {
         for (name, damage) in damages {
             damage(&pool.directory("a").join(file));
             assert_eq!(pool.load("a").unwrap(), record("a"), "{file} {name}: read");
-            let found = pool.recover().unwrap();
+            let found = pool.recover().unwrap().volumes;
             assert_eq!(found["a"], Entry::Ready(Arc::new(record("a"))), "{file} {name}");
             for file in [RECORD_FILE, COPY_FILE] {
                 assert_eq!(
@@ -256,5 +256,5 @@ fn many_volumes_at_once() {
             });
         }
     });
-    assert_eq!(pool.recover().unwrap().len(), 200);
+    assert_eq!(pool.recover().unwrap().volumes.len(), 200);
 }

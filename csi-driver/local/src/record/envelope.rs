@@ -77,6 +77,17 @@ pub(crate) fn read<T: DeserializeOwned>(body: &str) -> Result<T, RecordError> {
     serde_json::from_str(body).map_err(RecordError::Content)
 }
 
+/// A record that was found with another thing than its own is none.
+pub(crate) fn check_owner(found: &str, expected: &str) -> Result<(), RecordError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(RecordError::OtherOwner {
+        found: found.to_owned(),
+        expected: expected.to_owned(),
+    })
+}
+
 fn hex(body: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let nibbles = Sha256::digest(body)

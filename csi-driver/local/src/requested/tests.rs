@@ -136,3 +136,31 @@ fn volumes_grow_and_never_shrink() {
         assert_eq!(got, expected, "{name}");
     }
 }
+
+#[test]
+fn a_volume_from_a_source_is_of_its_kind_and_at_least_as_large() {
+    let rule = SizeRule {
+        min_bytes: 100,
+        step_bytes: 100,
+    };
+    let ext4 = Content::Ext4;
+    let cases = [
+        ("any size", range(0, 0), ext4, Ok(1000)),
+        ("the same", range(1000, 0), ext4, Ok(1000)),
+        ("larger, rounded", range(1501, 0), ext4, Ok(1600)),
+        ("smaller", range(999, 0), ext4, Err(ErrorKind::OutOfRange)),
+        ("at most less", range(0, 999), ext4, Err(ErrorKind::OutOfRange)),
+        ("at most more", range(0, 5000), ext4, Ok(1000)),
+        (
+            "of another kind",
+            range(1000, 0),
+            Content::Block,
+            Err(ErrorKind::InvalidArgument),
+        ),
+    ];
+    for (name, capacity, source, expected) in cases {
+        let wanted = Wanted { capacity, ..wanted() };
+        let got = wanted.size_from(1000, source, rule).map_err(|error| error.kind());
+        assert_eq!(got, expected, "{name}");
+    }
+}

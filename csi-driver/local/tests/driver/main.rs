@@ -3,7 +3,9 @@
 #![cfg(test)]
 
 mod crash;
+mod group_snapshots;
 mod pool;
+mod snapshots;
 mod subvolume;
 mod support;
 mod volumes;

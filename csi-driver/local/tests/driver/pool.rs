@@ -2,8 +2,10 @@
 
 use std::{collections::HashSet, fs};
 
-use crate::support::{DIR, Driver, EXT4, MIB, NODE, Scratch, Use, cannot_run, config, delete, range};
-use moorline_driver_local::{BackendKind, Services, topology_key};
+use crate::support::{
+    BLOCK, DIR, Driver, EXT4, MIB, NODE, Scratch, Use, cannot_run, config, delete, range, with_parameter,
+};
+use moorline_driver_local::{BackendKind, PoolConfig, Services, topology_key};
 use moorline_driver_sdk::Endpoint;
 use moorline_proto::csi;
 use tokio_util::task::TaskTracker;
@@ -230,6 +232,137 @@ async fn a_name_that_is_taken_otherwise_is_a_conflict() {
     assert_eq!(
         driver.create(larger).await.unwrap_err().code(),
         Code::AlreadyExists
+    );
+    driver.stop().await;
+}
+
+async fn capacity(driver: &mut Driver, parameters: &[(&str, &str)]) -> csi::GetCapacityResponse {
+    let parameters = parameters.iter();
+    let query = csi::GetCapacityRequest {
+        parameters: parameters
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..Default::default()
+    };
+    driver.controller.get_capacity(query).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn each_pool_has_its_own_room_and_a_volume_is_in_one() {
+    let scratch = Scratch::new();
+    let mut config = config(scratch.root(), BackendKind::Dir);
+    config.pools[0].capacity_limit_bytes = Some(u64::try_from(40 * MIB).unwrap());
+    let mut fast = PoolConfig::new("fast", scratch.path("fast"), BackendKind::Loop);
+    fast.capacity_limit_bytes = Some(u64::try_from(64 * MIB).unwrap());
+    fast.overcommit = "1.5".parse().unwrap();
+    config.pools.push(fast);
+    let mut driver = Driver::with(config.clone()).await;
+    let in_fast = |request| with_parameter(request, "pool", "fast");
+    driver.create(DIR.create("pvc-1")).await.unwrap();
+    driver.create(in_fast(BLOCK.create("pvc-2"))).await.unwrap();
+    assert!(scratch.path("fast/volumes/pvc-2").exists());
+    assert_eq!(capacity(&mut driver, &[]).await.available_capacity, 24 * MIB);
+    assert_eq!(
+        capacity(&mut driver, &[("pool", "fast")])
+            .await
+            .available_capacity,
+        80 * MIB
+    );
+    let thick = capacity(&mut driver, &[("pool", "fast"), ("provisioning", "thick")]).await;
+    assert_eq!(thick.available_capacity, 64 * MIB);
+    assert_eq!(
+        capacity(&mut driver, &[("pool", "slow")])
+            .await
+            .available_capacity,
+        0
+    );
+    let cases = [
+        (
+            "no such pool",
+            with_parameter(DIR.create("pvc-3"), "pool", "slow"),
+            Code::InvalidArgument,
+        ),
+        (
+            "a name of another pool",
+            in_fast(BLOCK.create("pvc-1")),
+            Code::AlreadyExists,
+        ),
+        (
+            "a thick directory",
+            with_parameter(DIR.create("pvc-3"), "provisioning", "thick"),
+            Code::InvalidArgument,
+        ),
+        (
+            "a sure quota",
+            with_parameter(DIR.create("pvc-3"), "quota", "required"),
+            Code::InvalidArgument,
+        ),
+    ];
+    for (name, request, expected) in cases {
+        let refused = driver.create(request).await.unwrap_err();
+        assert_eq!(refused.code(), expected, "{name}: {refused}");
+    }
+    let thick = with_parameter(in_fast(BLOCK.create("pvc-3")), "provisioning", "thick");
+    driver.create(thick).await.unwrap();
+    let allocated = fs::metadata(scratch.path("fast/volumes/pvc-3/image")).unwrap();
+    assert!(std::os::unix::fs::MetadataExt::blocks(&allocated) * 512 >= u64::try_from(BLOCK.bytes).unwrap());
+    driver.stop().await;
+    let mut driver = Driver::with(config).await;
+    let all = driver.controller.list_volumes(csi::ListVolumesRequest::default());
+    let all = all.await.unwrap().into_inner().entries;
+    assert_eq!(all.len(), 3, "of both pools");
+    driver.stop().await;
+}
+
+#[tokio::test]
+async fn a_volume_without_its_data_is_told_to_be_abnormal() {
+    let scratch = Scratch::new();
+    let mut driver = Driver::start(&scratch, BackendKind::Loop).await;
+    driver.create(BLOCK.create("pvc-3")).await.unwrap();
+    let all = driver.controller.list_volumes(csi::ListVolumesRequest::default());
+    let all = all.await.unwrap().into_inner().entries;
+    let conditions = all.into_iter().filter_map(|entry| entry.status?.volume_condition);
+    assert!(conditions.into_iter().all(|condition| !condition.abnormal));
+    fs::remove_file(scratch.path("pool/volumes/pvc-3/image")).unwrap();
+    let request = csi::ControllerGetVolumeRequest {
+        volume_id: "pvc-3".into(),
+    };
+    let status = driver.controller.controller_get_volume(request).await.unwrap();
+    let condition = status.into_inner().status.unwrap().volume_condition.unwrap();
+    assert!(
+        condition.abnormal && condition.message.contains("missing"),
+        "{condition:?}"
+    );
+    driver.stop().await;
+}
+
+#[tokio::test]
+async fn an_id_that_is_in_two_pools_is_served_from_the_first() {
+    let scratch = Scratch::new();
+    let mut config = config(scratch.root(), BackendKind::Dir);
+    config
+        .pools
+        .push(PoolConfig::new("b", scratch.path("b"), BackendKind::Dir));
+    let mut driver = Driver::with(config.clone()).await;
+    driver.create(DIR.create("pvc-1")).await.unwrap();
+    driver
+        .create(with_parameter(DIR.create("pvc-2"), "pool", "b"))
+        .await
+        .unwrap();
+    driver.stop().await;
+    fs::rename(scratch.path("b/volumes/pvc-2"), scratch.path("b/volumes/pvc-1")).unwrap();
+    for file in ["record", "record.copy"] {
+        let from = scratch.path("pool/volumes/pvc-1").join(file);
+        fs::copy(from, scratch.path("b/volumes/pvc-1").join(file)).unwrap();
+    }
+    let mut driver = Driver::with(config).await;
+    let all = driver.controller.list_volumes(csi::ListVolumesRequest::default());
+    assert_eq!(all.await.unwrap().into_inner().entries.len(), 1);
+    driver.delete("pvc-1").await.unwrap();
+    assert!(!scratch.path("pool/volumes/pvc-1").exists());
+    assert!(
+        scratch.path("b/volumes/pvc-1").exists(),
+        "nobody touches the other"
     );
     driver.stop().await;
 }

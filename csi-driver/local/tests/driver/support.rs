@@ -16,9 +16,12 @@ use moorline_mount::{
 use moorline_proto::csi::{
     self,
     controller_client::ControllerClient,
+    group_controller_client::GroupControllerClient,
     identity_client::IdentityClient,
     node_client::NodeClient,
+    snapshot_metadata_client::SnapshotMetadataClient,
     volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode},
+    volume_content_source::{SnapshotSource, Type as Source, VolumeSource},
 };
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -130,6 +133,8 @@ impl Drop for Scratch {
 pub(crate) struct Driver {
     pub(crate) controller: ControllerClient<Channel>,
     pub(crate) node: NodeClient<Channel>,
+    pub(crate) groups: GroupControllerClient<Channel>,
+    pub(crate) metadata: SnapshotMetadataClient<Channel>,
     here: Option<Here>,
 }
 
@@ -195,7 +200,9 @@ impl Driver {
         assert_eq!(ready, Some(true));
         Some(Driver {
             controller: ControllerClient::new(channel.clone()),
-            node: NodeClient::new(channel),
+            node: NodeClient::new(channel.clone()),
+            groups: GroupControllerClient::new(channel.clone()),
+            metadata: SnapshotMetadataClient::new(channel),
             here: None,
         })
     }
@@ -208,7 +215,7 @@ impl Driver {
     }
 
     pub(crate) async fn stop(self) {
-        drop((self.controller, self.node));
+        drop((self.controller, self.node, self.groups, self.metadata));
         let here = self.here.expect("it runs here");
         here.stop.cancel();
         tokio::time::timeout(LONG, here.running)
@@ -243,6 +250,40 @@ impl Driver {
             .await?
             .into_inner();
         Ok((answer.capacity_bytes, answer.node_expansion_required))
+    }
+
+    pub(crate) async fn snapshot(&mut self, name: &str, volume_id: &str) -> Result<csi::Snapshot, Status> {
+        let request = csi::CreateSnapshotRequest {
+            name: name.into(),
+            source_volume_id: volume_id.into(),
+            ..Default::default()
+        };
+        let answer = self.controller.create_snapshot(request).await?;
+        Ok(answer.into_inner().snapshot.unwrap())
+    }
+
+    pub(crate) async fn delete_snapshot(&mut self, snapshot_id: &str) -> Result<(), Status> {
+        let request = csi::DeleteSnapshotRequest {
+            snapshot_id: snapshot_id.into(),
+            ..Default::default()
+        };
+        self.controller.delete_snapshot(request).await.map(drop)
+    }
+
+    /// The ids of all snapshots, or of those of one volume.
+    pub(crate) async fn snapshots_of(&mut self, volume_id: &str) -> Vec<String> {
+        let request = csi::ListSnapshotsRequest {
+            source_volume_id: volume_id.into(),
+            ..Default::default()
+        };
+        let answer = self
+            .controller
+            .list_snapshots(request)
+            .await
+            .unwrap()
+            .into_inner();
+        let snapshots = answer.entries.into_iter().filter_map(|entry| entry.snapshot);
+        snapshots.map(|snapshot| snapshot.snapshot_id).collect()
     }
 
     pub(crate) async fn stage(&mut self, request: csi::NodeStageVolumeRequest) -> Result<(), Status> {
@@ -437,6 +478,45 @@ impl Use {
             ..Default::default()
         }
     }
+}
+
+/// The request with content from a snapshot.
+pub(crate) fn from_snapshot(
+    request: csi::CreateVolumeRequest,
+    snapshot_id: &str,
+) -> csi::CreateVolumeRequest {
+    let source = SnapshotSource {
+        snapshot_id: snapshot_id.into(),
+    };
+    csi::CreateVolumeRequest {
+        volume_content_source: Some(csi::VolumeContentSource {
+            r#type: Some(Source::Snapshot(source)),
+        }),
+        ..request
+    }
+}
+
+/// The request with content from another volume.
+pub(crate) fn from_volume(request: csi::CreateVolumeRequest, volume_id: &str) -> csi::CreateVolumeRequest {
+    let source = VolumeSource {
+        volume_id: volume_id.into(),
+    };
+    csi::CreateVolumeRequest {
+        volume_content_source: Some(csi::VolumeContentSource {
+            r#type: Some(Source::Volume(source)),
+        }),
+        ..request
+    }
+}
+
+/// The request with a parameter of its class.
+pub(crate) fn with_parameter(
+    mut request: csi::CreateVolumeRequest,
+    key: &str,
+    value: &str,
+) -> csi::CreateVolumeRequest {
+    request.parameters.insert(key.into(), value.into());
+    request
 }
 
 pub(crate) fn text(path: &Path) -> String {
