@@ -15,8 +15,7 @@ use moorline_mount::{
     MountError,
     beneath::Target,
     btrfs::{self, QuotaMode},
-    copy,
-    usage,
+    copy, usage,
 };
 
 use super::{
