@@ -9,6 +9,7 @@
 mod blocks;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod conformance;
 pub mod driver;
 pub mod endpoint;
 mod error;
