@@ -19,6 +19,7 @@
 //! | `cutting` | taking the content of volumes that may be in use |
 //! | `blocks` | which blocks of a snapshot hold data, and which have changed |
 //! | `recovery` | what a start does with what it finds |
+//! | [`check`] | what is wrong in the pools, and putting it right |
 //! | `copying` | following, counting and ending long copies |
 //! | [`failpoint`] | where tests kill the process |
 //! | `controller`, `node` | the CSI calls |
@@ -31,6 +32,7 @@ mod backend;
 mod blocking;
 mod blocks;
 mod catalog;
+pub mod check;
 mod class;
 pub mod config;
 mod controller;

@@ -14,6 +14,7 @@
 
 mod error;
 mod frozen;
+mod layout;
 mod recover;
 mod remove;
 mod shelf;
@@ -30,8 +31,13 @@ use moorline_mount::{copy, durable, usage};
 use uuid::Uuid;
 
 pub use self::error::PoolError;
-pub(crate) use self::frozen::Marker;
 use self::shelf::{Made, Points, Shelf};
+pub(crate) use self::{
+    frozen::Marker,
+    layout::Layout,
+    recover::{Found, Named, Remedy, look_at, named},
+    shelf::{GONE_PREFIX, NEW_PREFIX},
+};
 use crate::{
     config::{BackendKind, PoolConfig},
     record::Record,
@@ -46,6 +52,7 @@ const VOLUMES: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
 const GROUPS: &str = "groups";
 const FROZEN: &str = "frozen";
+const LEASES: &str = "leases";
 /// Only root looks into the pool; workloads see a volume through its mount.
 const PRIVATE_MODE: u32 = 0o700;
 
@@ -198,6 +205,12 @@ impl Pool {
     pub(crate) fn load(&self, volume_id: &str) -> Result<Record, PoolError> {
         self.volumes.read(volume_id, Record::read_of)
     }
+}
+
+/// Removes a thing that nobody uses, if nothing is mounted in it.
+pub(crate) fn remove_unused(path: &Path) -> Result<(), PoolError> {
+    remove::refuse_mounts_below(path)?;
+    remove::all(path)
 }
 
 fn make_directory(path: &Path) -> Result<(), PoolError> {

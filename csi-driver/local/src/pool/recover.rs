@@ -3,6 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use moorline_driver_sdk::DriverError;
+use moorline_mount::durable;
 
 use super::{
     Pool, PoolError, make_directory, remove,
@@ -177,35 +178,80 @@ impl Shelf {
     ) -> Result<T, String> {
         let directory = self.directory(id);
         remove::temporary_files(&directory);
-        let look = |name: &str| look(&directory.join(name), |bytes| parse(id, bytes));
-        let (record, copy) = (look(RECORD_FILE), look(COPY_FILE));
-        let are_equal = matches!((&record, &copy), (Ok((one, _)), Ok((two, _))) if one == two);
-        let (good, written) = match remedy(state(&record), state(&copy), are_equal) {
-            Remedy::None => return record.map(|(_, read)| read).map_err(|error| error.to_string()),
-            Remedy::WriteCopy => (record, COPY_FILE),
-            Remedy::WriteRecord => (copy, RECORD_FILE),
-            Remedy::Quarantine => {
-                let reason = record.err().map(|error| self.record_error(id, error));
-                let reason = reason.map_or_else(String::new, |error| {
-                    DriverError::internal("read it", error).full_message()
-                });
-                tracing::error!(id, noun = self.noun, path = %directory.display(), reason, "It can't be used; its data is left as it is");
-                return Err(reason);
+        let looked = look_at(self.noun, &directory, id, parse);
+        let written = match looked.remedy {
+            Remedy::None => None,
+            Remedy::WriteCopy => Some(COPY_FILE),
+            Remedy::WriteRecord => {
+                tracing::warn!(
+                    id,
+                    noun = self.noun,
+                    "The record was damaged; it is rebuilt from its second copy"
+                );
+                Some(RECORD_FILE)
             }
+            Remedy::Quarantine => None,
         };
-        let (bytes, read) = good.map_err(|error| error.to_string())?;
-        if written == RECORD_FILE {
-            tracing::warn!(
-                id,
-                noun = self.noun,
-                "The record was damaged; it is rebuilt from its second copy"
-            );
-        }
-        if let Err(error) = moorline_mount::durable::replace(directory.join(written), &bytes) {
+        let Some(record) = looked.record else {
+            let reason = looked.reason;
+            tracing::error!(id, noun = self.noun, path = %directory.display(), reason, "It can't be used; its data is left as it is");
+            return Err(reason);
+        };
+        if let Some(file) = written
+            && let Err(error) = durable::replace(directory.join(file), &looked.bytes)
+        {
             // The good copy serves; the next start tries again.
             tracing::warn!(id, noun = self.noun, %error, "A copy of the record can't be rebuilt");
         }
-        Ok(read)
+        Ok(record)
+    }
+}
+
+/// What was found of a thing's two copies of its record.
+#[derive(Debug)]
+pub(crate) struct Looked<T> {
+    /// The record, and its second copy.
+    pub(crate) states: [Found; 2],
+    pub(crate) remedy: Remedy,
+    /// The one that counts, if one can be used.
+    pub(crate) record: Option<T>,
+    /// Its bytes.
+    bytes: Vec<u8>,
+    /// Why none can be used.
+    pub(crate) reason: String,
+}
+
+/// Looks at the two copies of a thing's record and changes nothing.
+pub(crate) fn look_at<T>(
+    noun: &'static str,
+    directory: &Path,
+    id: &str,
+    parse: impl Fn(&str, &[u8]) -> Result<T, RecordError>,
+) -> Looked<T> {
+    let look = |name: &str| look(&directory.join(name), |bytes| parse(id, bytes));
+    let (record, copy) = (look(RECORD_FILE), look(COPY_FILE));
+    let states = [state(&record), state(&copy)];
+    let are_equal = matches!((&record, &copy), (Ok((one, _)), Ok((two, _))) if one == two);
+    let remedy = remedy(states[0], states[1], are_equal);
+    let chosen = match remedy {
+        Remedy::None | Remedy::WriteCopy | Remedy::Quarantine => record,
+        Remedy::WriteRecord => copy,
+    };
+    match chosen {
+        Ok((bytes, record)) => Looked {
+            states,
+            remedy,
+            record: Some(record),
+            bytes,
+            reason: String::new(),
+        },
+        Err(error) => Looked {
+            states,
+            remedy,
+            record: None,
+            bytes: Vec::new(),
+            reason: DriverError::internal(format!("the record of {noun} {id}"), error).full_message(),
+        },
     }
 }
 

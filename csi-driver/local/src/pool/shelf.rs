@@ -22,8 +22,8 @@ use crate::{failpoint, ids::is_id, record::RecordError};
 
 pub(super) const RECORD_FILE: &str = "record";
 pub(super) const COPY_FILE: &str = "record.copy";
-pub(super) const NEW_PREFIX: &str = ".new-";
-pub(super) const GONE_PREFIX: &str = ".del-";
+pub(crate) const NEW_PREFIX: &str = ".new-";
+pub(crate) const GONE_PREFIX: &str = ".del-";
 
 /// The failpoints of one shelf.
 #[derive(Debug)]
