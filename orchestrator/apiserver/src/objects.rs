@@ -2,6 +2,7 @@
 //! and [`admission`], which are pure.
 
 pub(crate) mod admission;
+pub(crate) mod apply;
 pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod decode;
@@ -10,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod list;
 pub(crate) mod list_options;
 pub(crate) mod metadata;
+pub(crate) mod owners;
 pub(crate) mod patch;
 pub(crate) mod render;
 pub(crate) mod resource;

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request};
 use jiff::Timestamp;
 use moorline_schema::Registry;
 use moorline_store::{Store, StoreError};
@@ -136,6 +138,15 @@ impl ApiServer {
     pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
         let identity = User::authenticated(user, groups.iter().map(|&group| group.to_owned()));
         let service = ApiService::new(Arc::clone(&self.api), Some(Arc::new(identity)));
+        // What no client says of itself: the manager of the fields it writes.
+        let name = user.rsplit(':').next().unwrap_or(user);
+        let agent = HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from_static("moorline"));
+        let service =
+            tower::util::MapRequest::new(service, move |mut request: Request<kube::client::Body>| {
+                let headers = request.headers_mut();
+                headers.entry(USER_AGENT).or_insert_with(|| agent.clone());
+                request
+            });
         kube::Client::new(service, "default")
     }
 

@@ -3,8 +3,10 @@
 mod message;
 mod scalar;
 mod tree;
+mod untyped;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use serde::Deserialize;
 use serde::de::DeserializeSeed;
@@ -118,6 +120,38 @@ pub fn value(
     decode_with(registry, type_id, strictness, |seed| seed.deserialize(value))
 }
 
+/// Decodes a JSON or YAML body without a type: all that it says, nulls too, and its problems such as
+/// `duplicate field "spec.y"`. Configurations for server-side apply are read so.
+///
+/// # Errors
+/// [`DecodeError::Syntax`].
+pub fn untyped(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    let doubles = RefCell::default();
+    let seed = untyped::Seed {
+        place: &Place::ROOT,
+        doubles: &doubles,
+    };
+    let value = if is_json(body) {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let value = seed.deserialize(&mut deserializer);
+        value
+            .and_then(|value| deserializer.end().map(|()| value))
+            .map_err(|error| error.to_string())
+    } else {
+        serde_saphyr::with_deserializer_from_slice_with_options(body, yaml_options(), |deserializer| {
+            seed.deserialize(deserializer)
+        })
+        .map_err(|error| error.to_string())
+    };
+    let value = value.map_err(DecodeError::Syntax)?;
+    Ok((value, doubles.into_inner()))
+}
+
+fn is_json(body: &[u8]) -> bool {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    first.is_none_or(|&byte| byte == b'{')
+}
+
 fn decode_with<'r, E: std::fmt::Display>(
     registry: &'r Registry,
     type_id: TypeId,
@@ -161,12 +195,8 @@ struct Head<'a> {
 /// # Errors
 /// [`DecodeError::Syntax`].
 pub fn type_meta(body: &[u8]) -> Result<TypeMeta, DecodeError> {
-    let is_json = body
-        .iter()
-        .find(|byte| !byte.is_ascii_whitespace())
-        .is_none_or(|&byte| byte == b'{');
     let syntax = |error: String| DecodeError::Syntax(error);
-    if is_json {
+    if is_json(body) {
         let head: Head<'_> = serde_json::from_slice(body).map_err(|error| syntax(error.to_string()))?;
         return Ok(head.into());
     }

@@ -12,6 +12,8 @@
 //! | [`defaults`] | what does upstream fill in? |
 //! | [`validation`] | is this object, or this change, allowed? |
 //! | [`patch`] | what results from this patch? |
+//! | [`managed_fields`] | who owns which fields after this write, and what results from this apply? |
+//! | [`merge_schema`], [`structured_merge`], [`fields_v1`] | how are values merged, compared, and their fields named? |
 //! | [`selector`] | does this object match a label or field selector? |
 //! | [`discovery`], [`openapi`] | what does a client learn about the API? |
 //! | [`table`] | what does `kubectl get` print? |
@@ -25,6 +27,8 @@ pub mod decode;
 pub mod defaults;
 pub mod discovery;
 pub mod encode;
+pub mod fields_v1;
+pub mod managed_fields;
 pub mod merge_schema;
 pub mod names;
 pub mod openapi;
@@ -32,6 +36,7 @@ pub mod patch;
 pub mod quantity;
 pub mod registry;
 pub mod selector;
+pub mod structured_merge;
 pub mod table;
 pub mod time;
 pub mod validation;

@@ -119,6 +119,12 @@ pub trait MergeSchema<'s>: Copy {
 
     /// What an element that leaves out a key has in its place.
     fn list_key_default(self, key: &str) -> Option<&'s Value>;
+
+    /// The fields an object has also when they are not written, with their values, sorted by name: in the reference
+    /// server's built-in types, what is no pointer. Structural schemas have none.
+    fn implied(self) -> &'s [(&'static str, Value)] {
+        &[]
+    }
 }
 
 /// Values without a schema, merged by what they look like.

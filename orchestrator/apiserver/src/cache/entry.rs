@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use moorline_schema::selector;
+use moorline_schema::{fields_v1, selector};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -93,7 +93,11 @@ pub(crate) fn encode(head: &[u8], object: &Value) -> Bytes {
         .flatten()
         .filter(|(name, _)| *name != "resourceVersion");
     for (index, (name, value)) in fields.enumerate() {
-        put_field(&mut out, index > 0, name, value);
+        if name == "managedFields" {
+            put_owners(&mut out, index > 0, value);
+        } else {
+            put_field(&mut out, index > 0, name, value);
+        }
     }
     out.get_mut().put_u8(b'}');
     let rest = object.as_object().into_iter().flatten();
@@ -104,6 +108,19 @@ pub(crate) fn encode(head: &[u8], object: &Value) -> Bytes {
     let mut out = out.into_inner();
     out.put_u8(b'}');
     out.freeze()
+}
+
+/// Owners have an order of their own.
+fn put_owners(out: &mut bytes::buf::Writer<BytesMut>, comma: bool, value: &Value) {
+    let mut text = Vec::with_capacity(512);
+    fields_v1::write_ordered(&mut text, value);
+    let out = out.get_mut();
+    out.put_slice(if comma {
+        b",\"managedFields\":"
+    } else {
+        b"\"managedFields\":"
+    });
+    out.put_slice(&text);
 }
 
 fn put_field(out: &mut bytes::buf::Writer<BytesMut>, comma: bool, name: &str, value: &Value) {

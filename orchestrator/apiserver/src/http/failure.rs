@@ -145,6 +145,16 @@ impl Failure {
         Failure::new(StatusCode::CONFLICT, "Conflict", message).about(about)
     }
 
+    /// Others own fields that an apply would change.
+    pub(crate) fn apply_conflict(message: String, causes: Vec<Cause>) -> Self {
+        Failure::new(StatusCode::CONFLICT, "Conflict", message).with_causes(causes)
+    }
+
+    /// An error that the reference server passes on as it is, without a reason.
+    pub(crate) fn unclassified(message: String) -> Self {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     /// The object changed between the client's read and its write.
     pub(crate) fn modified(about: About<'_>) -> Self {
         let why =

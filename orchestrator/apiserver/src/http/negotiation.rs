@@ -110,18 +110,22 @@ pub(crate) enum PatchForm {
     Json,
     Merge,
     Strategic,
+    /// Server-side apply; the body is YAML, of which JSON is a part.
+    Apply,
 }
 
-/// The kind of a patch. Server-side apply is not offered yet.
+/// The kind of a patch.
 pub(crate) fn patch_form(content_type: Option<&str>) -> Result<PatchForm, Failure> {
     match media_type(content_type) {
         "application/json-patch+json" => Ok(PatchForm::Json),
         "application/merge-patch+json" => Ok(PatchForm::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchForm::Strategic),
+        "application/apply-patch+yaml" => Ok(PatchForm::Apply),
         _ => Err(Failure::unsupported_media_type(&[
             "application/json-patch+json",
             "application/merge-patch+json",
             "application/strategic-merge-patch+json",
+            "application/apply-patch+yaml",
         ])),
     }
 }
@@ -203,7 +207,7 @@ mod tests {
         );
         assert_eq!(body_form(Some("text/plain")).unwrap_err().code(), 415);
         assert_eq!(
-            patch_form(Some("application/apply-patch+yaml"))
+            patch_form(Some("application/apply-patch+cbor"))
                 .unwrap_err()
                 .code(),
             415

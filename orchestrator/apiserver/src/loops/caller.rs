@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header};
 use moorline_schema::ResourceFacts;
 use serde_json::{Value, json};
 
@@ -13,9 +13,13 @@ use crate::cache::Collection;
 use crate::http::negotiation::{Encoding, Form, Shape};
 use crate::http::query::Query;
 use crate::http::{Answer, Failure};
+use crate::objects::owners::Owners;
 use crate::objects::update::Proposal;
 use crate::objects::{Call, Resource, create, delete, update};
 use crate::pki::MASTERS;
+
+/// Under this name it owns the fields it writes.
+const NAME: &str = "kube-apiserver";
 
 /// Makes requests in the server's own name.
 #[derive(Debug, Clone)]
@@ -48,7 +52,7 @@ impl Caller {
         object: Value,
     ) -> Result<Bytes, Failure> {
         self.with_call(facts, namespace, None, async |call| {
-            create::store_new(call, object).await
+            create::store_new(call, object, Owners::Followed(None)).await
         })
         .await
     }
@@ -65,6 +69,7 @@ impl Caller {
             let mut value = served.clone();
             propose(&mut value);
             Ok(Proposal {
+                owners: Owners::of(&mut value),
                 value,
                 warnings: Vec::new(),
             })
@@ -125,7 +130,8 @@ impl Caller {
         name: Option<&str>,
         act: impl AsyncFnOnce(&Call<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let (query, headers) = (Query::default(), HeaderMap::new());
+        let query = Query::default();
+        let headers = HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static(NAME))]);
         let call = Call {
             api: &self.api,
             user: &self.user,

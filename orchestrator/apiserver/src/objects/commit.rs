@@ -68,6 +68,13 @@ pub(crate) async fn remove(
     .await
 }
 
+/// Whether a write failed because the object is too large for the store.
+pub(crate) fn is_too_large(outcome: &Result<Committed, Failure>) -> bool {
+    outcome
+        .as_ref()
+        .is_err_and(|failure| failure.code() == http::StatusCode::PAYLOAD_TOO_LARGE)
+}
+
 async fn submit(
     api: &Api,
     collection: &Collection,

@@ -7,6 +7,7 @@ use moorline_schema::{Gvk, defaults, validation};
 use serde_json::Value;
 
 use super::commit::{self, Committed};
+use super::owners::{self, Owners};
 use super::render::Renderer;
 use super::{Call, admission, decode, events, metadata, strategy, tree};
 use crate::cache::{Collection, entry};
@@ -17,15 +18,16 @@ const GENERATED_NAMES_TRIED_MAX: usize = 8;
 
 /// `POST` to a collection.
 pub(crate) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
-    let decoded = decode::object(call, body)?;
-    let stored = store_new(call, decoded.value).await?;
+    let mut decoded = decode::object(call, body)?;
+    let owners = Owners::of(&mut decoded.value);
+    let stored = store_new(call, decoded.value, owners).await?;
     let renderer = Renderer::new(call.resource.clone(), call.form, call.query)?;
     let answer = renderer.answer(StatusCode::CREATED, &stored, Timestamp::now());
     Ok(with_warnings(answer, &decoded.warnings))
 }
 
 /// Stores a new object and gives its final bytes.
-pub(crate) async fn store_new(call: &Call<'_>, object: Value) -> Result<Bytes, Failure> {
+pub(crate) async fn store_new(call: &Call<'_>, object: Value, owners: Owners) -> Result<Bytes, Failure> {
     let object = if call.resource.is_converted() {
         events::to_core(object)
     } else {
@@ -34,7 +36,7 @@ pub(crate) async fn store_new(call: &Call<'_>, object: Value) -> Result<Bytes, F
     let given = tree::text(&object, &["metadata", "name"]).to_owned();
     let prefix = tree::text(&object, &["metadata", "generateName"]).to_owned();
     if !given.is_empty() {
-        return store_named(call, object, &given).await;
+        return store_named(call, object, &given, owners).await;
     }
     if prefix.is_empty() {
         let cause = Cause {
@@ -47,7 +49,7 @@ pub(crate) async fn store_new(call: &Call<'_>, object: Value) -> Result<Bytes, F
     let mut tried = 1;
     loop {
         let name = metadata::generated_name(&prefix, rand::random());
-        match store_named(call, object.clone(), &name).await {
+        match store_named(call, object.clone(), &name, owners.clone()).await {
             Err(failure) if failure.reason() == "AlreadyExists" && tried < GENERATED_NAMES_TRIED_MAX => {
                 tried += 1
             }
@@ -56,7 +58,12 @@ pub(crate) async fn store_new(call: &Call<'_>, object: Value) -> Result<Bytes, F
     }
 }
 
-async fn store_named(call: &Call<'_>, mut object: Value, name: &str) -> Result<Bytes, Failure> {
+async fn store_named(
+    call: &Call<'_>,
+    mut object: Value,
+    name: &str,
+    owners: Owners,
+) -> Result<Bytes, Failure> {
     let collection = call.collection()?;
     check_new(call, &object)?;
     let now = Timestamp::now();
@@ -66,21 +73,30 @@ async fn store_named(call: &Call<'_>, mut object: Value, name: &str) -> Result<B
     let facts = collection.resource;
     let gvk = stored_gvk(collection);
     defaults::apply(call.api.registry, gvk, &mut object);
+    // What the server adds from here on has no owner.
+    let managed = owners::after(call, owners, None, &object)?;
     strategy::prepare_create(facts, &mut object, now);
     admission::create(call, &mut object).await?;
+    owners::put(&mut object, managed);
     let causes = validation::create(call.api.registry, gvk, &object);
     if !causes.is_empty() {
         return Err(invalid(call, name, causes));
     }
     let path = call.path_of(name);
-    let stored = entry::encode(&collection.head, &object);
     if call.query.dry_run()? {
         return match collection.get(&path) {
             Some(_) => Err(Failure::already_exists(call.resource.about(name))),
-            None => Ok(Bytes::from(object.to_string())),
+            None => Ok(entry::encode(&collection.head, &object)),
         };
     }
-    match commit::put(call.api, collection, &path, stored.clone(), 0).await? {
+    let mut stored = entry::encode(&collection.head, &object);
+    let mut committed = commit::put(call.api, collection, &path, stored.clone(), 0).await;
+    // An object that is too large only with its owners goes without them.
+    if commit::is_too_large(&committed) && owners::take(&mut object).is_some() {
+        stored = entry::encode(&collection.head, &object);
+        committed = commit::put(call.api, collection, &path, stored.clone(), 0).await;
+    }
+    match committed? {
         Committed::Done { revision } => Ok(entry::with_revision(&collection.head, &stored, revision)),
         Committed::Conflict { .. } => Err(Failure::already_exists(call.resource.about(name))),
     }

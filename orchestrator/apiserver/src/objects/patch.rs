@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use moorline_schema::patch as schema_patch;
 use serde_json::Value;
 
+use super::owners::{self, Owners};
 use super::render::Renderer;
 use super::update::{self, Proposal};
-use super::{Call, create, decode, tree};
+use super::{Call, apply, create, decode, tree};
 use crate::http::negotiation::{self, PatchForm};
 use crate::http::{Answer, Cause, Failure};
 
@@ -25,16 +26,22 @@ enum Patch {
 /// `PATCH` of an object or its status.
 pub(crate) async fn patch(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
     let name = call.name()?;
-    let patch = parse(negotiation::patch_form(call.header(header::CONTENT_TYPE))?, body)?;
+    let form = negotiation::patch_form(call.header(header::CONTENT_TYPE))?;
+    if form == PatchForm::Apply {
+        return Box::pin(apply::apply(call, body)).await;
+    }
+    check_options(call)?;
+    let patch = parse(form, body)?;
     let pins_revision = pins_revision(&patch);
     let changed = update::change(call, name, |served| {
-        let mut patched = apply(call, &patch, served)?;
+        let mut patched = result(call, &patch, served)?;
         if !pins_revision {
             // The revision that came with the base is nothing the client asked for.
             tree::map_mut(&mut patched, &["metadata"]).remove("resourceVersion");
         }
-        let body = decode::patched(call, &patched)?;
+        let mut body = decode::patched(call, &patched)?;
         Ok(Proposal {
+            owners: Owners::of(&mut body.value),
             value: body.value,
             warnings: body.warnings,
         })
@@ -43,6 +50,22 @@ pub(crate) async fn patch(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failu
     let renderer = Renderer::new(call.resource.clone(), call.form, call.query)?;
     let answer = renderer.answer(StatusCode::OK, &changed.json, Timestamp::now());
     Ok(create::with_warnings(answer, &changed.warnings))
+}
+
+/// Force is for those who apply.
+fn check_options(call: &Call<'_>) -> Result<(), Failure> {
+    if call.query.optional_flag("force")?.is_none() {
+        return Ok(());
+    }
+    let cause = Cause {
+        reason: "FieldValueForbidden",
+        message: "Forbidden: may not be specified for non-apply patch".to_owned(),
+        field: "force".to_owned(),
+    };
+    Err(Failure::invalid(
+        owners::about_options("PatchOptions"),
+        vec![cause],
+    ))
 }
 
 fn parse(form: PatchForm, body: &Bytes) -> Result<Patch, Failure> {
@@ -62,6 +85,8 @@ fn parse(form: PatchForm, body: &Bytes) -> Result<Patch, Failure> {
         }
         PatchForm::Merge => object(body).map(Patch::Merge).map_err(malformed),
         PatchForm::Strategic => object(body).map(Patch::Strategic).map_err(malformed),
+        // Taken out before.
+        PatchForm::Apply => Err(Failure::internal("an apply is no patch of this kind")),
     }
 }
 
@@ -98,7 +123,7 @@ fn pins_revision(patch: &Patch) -> bool {
     }
 }
 
-fn apply(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Value, Failure> {
+fn result(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Value, Failure> {
     match patch {
         Patch::Json(patch) => {
             let mut patched = base.clone();

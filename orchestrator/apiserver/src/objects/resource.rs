@@ -105,6 +105,12 @@ impl Call<'_> {
         Failure::not_found(self.resource.about(name))
     }
 
+    /// Whether the request is a patch, which is told from its body.
+    pub(crate) fn is_patch(&self) -> bool {
+        self.header(http::header::CONTENT_TYPE)
+            .is_some_and(|stated| stated.contains("patch"))
+    }
+
     /// Whether the status subresource is asked for.
     pub(crate) fn is_status(&self) -> bool {
         self.subresource.is_some_and(|sub| sub.name == "status")

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::commit::{self, Committed};
 use super::create::{self, invalid, stored_gvk};
+use super::owners::{self, Owners};
 use super::render::Renderer;
 use super::strategy::Endpoint;
 use super::{Call, admission, decode, events, metadata, strategy, tree};
@@ -25,6 +26,7 @@ const ATTEMPTS_MAX: usize = 8;
 pub(crate) struct Proposal {
     /// In the form in which the resource is served.
     pub(crate) value: Value,
+    pub(crate) owners: Owners,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -38,8 +40,9 @@ pub(crate) struct Changed {
 /// `PUT` of an object or its status.
 pub(crate) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
     let name = call.name()?;
-    let decoded = decode::object(call, body)?;
+    let mut decoded = decode::object(call, body)?;
     check_names(call, name, &decoded.value)?;
+    let owners = Owners::of(&mut decoded.value);
     let renderer = Renderer::new(call.resource.clone(), call.form, call.query)?;
     let facts = call.resource.facts;
     let is_missing = call.collection()?.get(&call.path_of(name)).is_none();
@@ -47,7 +50,7 @@ pub(crate) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
         let revision = tree::text(&decoded.value, &["metadata", "resourceVersion"]);
         // A revision says that the client changes something that was there.
         if matches!(revision, "" | "0") {
-            let json = create::store_new(call, decoded.value).await?;
+            let json = create::store_new(call, decoded.value, owners).await?;
             let answer = renderer.answer(StatusCode::CREATED, &json, Timestamp::now());
             return Ok(create::with_warnings(answer, &decoded.warnings));
         }
@@ -55,6 +58,7 @@ pub(crate) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
     let changed = change(call, name, |_| {
         Ok(Proposal {
             value: decoded.value.clone(),
+            owners: owners.clone(),
             warnings: decoded.warnings.clone(),
         })
     })
@@ -89,8 +93,8 @@ pub(crate) async fn change(
         } else {
             proposal.value
         };
-        let new = finish(call, name, &old, new)?;
-        match store(call, &current, &new).await? {
+        let new = finish(call, name, &old, new, proposal.owners)?;
+        match store(call, &current, new).await? {
             Stored::Done(json) => {
                 return Ok(Changed {
                     json,
@@ -117,27 +121,25 @@ enum Stored {
     Conflict(Option<Arc<Entry>>),
 }
 
-async fn store(call: &Call<'_>, current: &Entry, new: &Value) -> Result<Stored, Failure> {
+async fn store(call: &Call<'_>, current: &Entry, mut new: Value) -> Result<Stored, Failure> {
     let collection = call.collection()?;
-    let stored = entry::encode(&collection.head, new);
+    let mut stored = entry::encode(&collection.head, &new);
     let same = entry::with_revision(&collection.head, &stored, current.revision);
     if same == current.json || call.query.dry_run()? {
         return Ok(Stored::Done(same));
     }
-    let removes = is_done(collection.resource.plural, new);
-    let committed = if removes {
-        commit::remove(call.api, collection, &current.path, current.revision).await?
+    let (api, path, revision) = (call.api, &current.path, current.revision);
+    let mut committed = if is_done(collection.resource.plural, &new) {
+        commit::remove(api, collection, path, revision).await
     } else {
-        commit::put(
-            call.api,
-            collection,
-            &current.path,
-            stored.clone(),
-            current.revision,
-        )
-        .await?
+        commit::put(api, collection, path, stored.clone(), revision).await
     };
-    Ok(match committed {
+    // An object that is too large only with its owners goes without them.
+    if commit::is_too_large(&committed) && owners::take(&mut new).is_some() {
+        stored = entry::encode(&collection.head, &new);
+        committed = commit::put(api, collection, path, stored.clone(), revision).await;
+    }
+    Ok(match committed? {
         Committed::Done { revision } => {
             Stored::Done(entry::with_revision(&collection.head, &stored, revision))
         }
@@ -156,7 +158,13 @@ pub(crate) fn is_done(plural: &str, object: &Value) -> bool {
 }
 
 /// Completes and checks a proposed state. `old` and `new` are in the stored form.
-fn finish(call: &Call<'_>, name: &str, old: &Value, mut new: Value) -> Result<Value, Failure> {
+fn finish(
+    call: &Call<'_>,
+    name: &str,
+    old: &Value,
+    mut new: Value,
+    owners: Owners,
+) -> Result<Value, Failure> {
     let collection = call.collection()?;
     let (facts, gvk) = (collection.resource, stored_gvk(collection));
     let causes = metadata::fill_update(&mut new, old);
@@ -164,6 +172,7 @@ fn finish(call: &Call<'_>, name: &str, old: &Value, mut new: Value) -> Result<Va
         return Err(Failure::invalid(call.resource.about_kind(name), causes));
     }
     defaults::apply(call.api.registry, gvk, &mut new);
+    let managed = owners::after(call, owners, Some(old), &new)?;
     let endpoint = match call.subresource.map(|sub| sub.name) {
         Some("status") => Endpoint::Status,
         Some("binding") => Endpoint::Binding,
@@ -171,6 +180,8 @@ fn finish(call: &Call<'_>, name: &str, old: &Value, mut new: Value) -> Result<Va
     };
     strategy::prepare_update(facts, endpoint, old, &mut new);
     admission::update(call, old, &new)?;
+    let managed = owners::without_idle_times(old, &new, managed);
+    owners::put(&mut new, managed);
     let causes = match endpoint {
         Endpoint::Main => validation::update(call.api.registry, gvk, old, &new),
         Endpoint::Status => validation::status_update(call.api.registry, gvk, old, &new),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http::failure::About;
 use crate::http::{Answer, Failure, body};
+use crate::objects::owners::Owners;
 use crate::objects::update::Proposal;
 use crate::objects::{Call, decode, metadata, tree, update};
 
@@ -44,6 +45,7 @@ async fn bind(call: &Call<'_>, name: &str, binding: &Value) -> Result<(), Failur
         }
         Ok(Proposal {
             value,
+            owners: Owners::Kept,
             warnings: Vec::new(),
         })
     });

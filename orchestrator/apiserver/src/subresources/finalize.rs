@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cache::entry;
 use crate::http::{Answer, Failure};
 use crate::objects::commit::{self, Committed};
+use crate::objects::owners::{self, Owners};
 use crate::objects::render::Renderer;
 use crate::objects::{Call, decode, tree, update};
 
@@ -32,6 +33,9 @@ pub(super) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
             "finalizers",
             finalizers.clone(),
         );
+        let old = current.value();
+        let managed = owners::after(call, Owners::Followed(None), Some(&old), &new)?;
+        owners::put(&mut new, managed);
         let stored = entry::encode(&collection.head, &new);
         let committed = if update::is_done("namespaces", &new) {
             commit::remove(call.api, collection, name, current.revision).await?

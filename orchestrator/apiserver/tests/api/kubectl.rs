@@ -10,12 +10,12 @@ use crate::harness::{PATIENCE, Server, skipped};
 const KUBECTL: &str = "kubectl";
 
 /// kubectl with the administrator's kubeconfig and a home of its own.
-struct Kubectl {
-    server: Server,
+pub(crate) struct Kubectl {
+    pub(crate) server: Server,
 }
 
 impl Kubectl {
-    async fn start(test: &str) -> Option<Self> {
+    pub(crate) async fn start(test: &str) -> Option<Self> {
         if Command::new(KUBECTL)
             .arg("version")
             .arg("--client")
@@ -31,7 +31,7 @@ impl Kubectl {
         Some(Kubectl { server })
     }
 
-    async fn run(&self, arguments: &str, input: &str) -> (bool, String) {
+    pub(crate) async fn run(&self, arguments: &str, input: &str) -> (bool, String) {
         let dir = self.server.dir.path();
         let mut child = Command::new(KUBECTL)
             .args(arguments.split_whitespace())
@@ -59,7 +59,7 @@ impl Kubectl {
     }
 
     /// Runs a command that has to succeed, and gives what it printed.
-    async fn ok(&self, arguments: &str, input: &str) -> String {
+    pub(crate) async fn ok(&self, arguments: &str, input: &str) -> String {
         let (succeeded, text) = self.run(arguments, input).await;
         assert!(succeeded, "kubectl {arguments}: {text}");
         text

@@ -1,6 +1,8 @@
 //! The server as clients see it: over HTTP without a socket, with kube-rs, and with kubectl over TLS.
 
 #[cfg(test)]
+mod applies;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod errors;
@@ -12,6 +14,8 @@ mod harness;
 mod histories;
 #[cfg(test)]
 mod kubectl;
+#[cfg(test)]
+mod kubectl_apply;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]

@@ -198,6 +198,10 @@ fn left_out(field: &Field, value: &Value) -> bool {
     if value.is_null() {
         return true;
     }
+    // An empty list of owners says that they are to be forgotten.
+    if field.name == "managedFields" {
+        return false;
+    }
     let plain = field.cardinality != Cardinality::One
         || matches!(
             field.kind,

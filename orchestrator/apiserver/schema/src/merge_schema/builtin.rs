@@ -154,6 +154,11 @@ impl<'r> MergeSchema<'r> for Builtin<'r> {
         let element = self.element().type_id()?;
         registry.get(element).field(key)?.default.as_ref()
     }
+
+    fn implied(self) -> &'r [(&'static str, Value)] {
+        let registry: &'r Registry = self.registry;
+        self.type_id().map_or(&[], |id| &registry.get(id).implied)
+    }
 }
 
 #[cfg(test)]
@@ -228,5 +233,18 @@ mod tests {
         assert_eq!(ports.list_key_default("protocol"), Some(&json!("TCP")));
         assert!(at("core/v1.Pod", "spec").field("nonsense").is_none());
         assert!(at("core/v1.Pod", "spec").entry().is_none());
+    }
+
+    #[test]
+    fn what_is_no_pointer_is_implied() {
+        let implied = |path: &str| at("core/v1.Pod", path).implied().to_vec();
+        let names = ["metadata", "spec", "status"].map(|name| (name, json!({})));
+        assert_eq!(implied(""), names);
+        assert_eq!(implied("spec"), [("containers", json!(null))]);
+        assert_eq!(
+            implied("spec.containers.*"),
+            [("name", json!("")), ("resources", json!({}))]
+        );
+        assert!(implied("metadata.labels").is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::facts::Place;
 use super::{Registry, TypeId};
@@ -141,6 +141,9 @@ pub struct Type {
     pub json: Box<[JsonField]>,
     /// All fields of the protobuf message, sorted by number.
     pub proto: Box<[ProtoField]>,
+    /// The JSON fields that the reference server has in every object of the type, with their empty values, sorted by
+    /// name.
+    pub implied: Box<[(&'static str, Value)]>,
 }
 
 impl Type {
@@ -237,7 +240,12 @@ pub(super) fn decode(registry: &Registry, id: TypeId, place: &Place) -> Type {
     }
     json.sort_by_key(|field| field.name);
     proto.sort_by_key(|field| field.number);
+    let implied = json
+        .iter()
+        .filter_map(|field| Some((field.name, implied(field)?)));
+    let implied = implied.collect();
     Type {
+        implied,
         id,
         name: place.id,
         openapi: raw.openapi,
@@ -246,6 +254,25 @@ pub(super) fn decode(registry: &Registry, id: TypeId, place: &Place) -> Type {
         atomic: raw.map_type == Some("atomic"),
         json: json.into_boxed_slice(),
         proto: proto.into_boxed_slice(),
+    }
+}
+
+/// The value a field has in an object that doesn't write it; none if it is left out when empty.
+fn implied(field: &Field) -> Option<Value> {
+    if field.pointer {
+        return field.keep_empty.then_some(Value::Null);
+    }
+    match (field.cardinality, field.kind) {
+        (Cardinality::One, Kind::Message(_)) => Some(json!({})),
+        (Cardinality::One, Kind::Quantity) => Some(json!("0")),
+        (Cardinality::One, Kind::IntOrString) => Some(json!(0)),
+        (Cardinality::One, Kind::Duration) => Some(json!("0s")),
+        (Cardinality::One, Kind::Time | Kind::MicroTime) => Some(Value::Null),
+        (_, _) if !field.keep_empty => None,
+        (Cardinality::One, Kind::String) => Some(json!("")),
+        (Cardinality::One, Kind::Bool) => Some(json!(false)),
+        (Cardinality::One, Kind::Int32 | Kind::Int64 | Kind::Double) => Some(json!(0)),
+        _ => Some(Value::Null),
     }
 }
 

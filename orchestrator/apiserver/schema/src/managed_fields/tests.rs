@@ -1,0 +1,4 @@
+//! Owners after histories of writes.
+
+mod histories;
+mod tables;
