@@ -19,6 +19,7 @@ use crate::{
     fit::MountPlan,
     pool::PoolError,
     record::{Content, Provisioning},
+    settings::Settings,
 };
 
 /// The own directory in the pool of a volume or a snapshot, and what is in it.
@@ -128,6 +129,17 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The paths at which the volume is published now, `staging` left out.
     fn published_at(&self, files: Files<'_>, staging: Option<&Path>) -> Result<Vec<PathBuf>, BackendError>;
 
+    /// Makes the devices and filesystems of a volume that is staged here be as the settings say. Repeating it is fine;
+    /// nothing staged, too.
+    fn tune(&self, _files: Files<'_>, _settings: &Settings) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Major and minor numbers of the devices that stand for the volume here.
+    fn devices(&self, _files: Files<'_>) -> Result<Vec<(u32, u32)>, BackendError> {
+        Ok(Vec::new())
+    }
+
     /// Lets the filesystem or device that is visible at `path` follow the size of the data.
     fn grow_on_node(&self, files: Files<'_>, path: &Target) -> Result<(), BackendError>;
 
@@ -152,6 +164,14 @@ pub(crate) fn check_pool(config: &PoolConfig) -> Result<(), PoolError> {
     }
 }
 
+/// Takes the limits of devices away that stand for a volume no more: their numbers are somebody else's next.
+pub(crate) fn forget_limits(devices: &[(u32, u32)]) -> Result<(), BackendError> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    loop_file::forget_limits(devices)
+}
+
 /// Takes away what removing files alone can't: the data in a thing's directory, whatever its content.
 pub(crate) fn remove_data(directory: &Path) -> Result<(), PoolError> {
     subvolume::remove_data(directory)
@@ -164,6 +184,8 @@ pub(crate) enum BackendError {
     Mount(#[from] MountError),
     #[error(transparent)]
     Filesystem(#[from] FilesystemError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     #[error("{action} {}", path.display())]
     Io {
         action: &'static str,
@@ -197,6 +219,7 @@ impl BackendError {
     fn kind(&self) -> ErrorKind {
         match self {
             BackendError::Mount(error) if error.is_no_space() => ErrorKind::ResourceExhausted,
+            BackendError::Pool(error) if error.is_no_space() => ErrorKind::ResourceExhausted,
             // A path or option that can't be used is the caller's.
             BackendError::Mount(MountError::BadPath { .. } | MountError::BadOption { .. }) => {
                 ErrorKind::InvalidArgument
@@ -215,6 +238,7 @@ impl BackendError {
             BackendError::NotThere(_) => ErrorKind::NotFound,
             BackendError::Mount(_)
             | BackendError::Filesystem(_)
+            | BackendError::Pool(_)
             | BackendError::Busy(_)
             | BackendError::WrongContent { .. } => ErrorKind::Internal,
         }

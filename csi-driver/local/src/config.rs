@@ -73,6 +73,10 @@ pub struct Args {
     /// Volumes that may be staged on this node at once, 0 for no limit; told to the scheduler
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub max_volumes_per_node: u64,
+
+    /// Several nodes share the pool directories: volumes are attached to a node before they are used there
+    #[arg(long)]
+    pub attachable: bool,
 }
 
 /// How a volume is stored.
@@ -126,6 +130,8 @@ pub struct Config {
     pub target_root: PathBuf,
     /// How many volumes the node takes; `None`: no limit.
     pub max_volumes: Option<u64>,
+    /// Do several nodes share the pools, so that a volume is attached to a node before it is used there?
+    pub is_attachable: bool,
 }
 
 impl Config {
@@ -144,6 +150,7 @@ impl Config {
             services: Services::Both,
             target_root: PathBuf::from("/"),
             max_volumes: None,
+            is_attachable: false,
         }
     }
 }
@@ -187,6 +194,7 @@ impl TryFrom<Args> for Config {
                 services,
                 target_root: args.target_root,
                 max_volumes: (args.max_volumes_per_node > 0).then_some(args.max_volumes_per_node),
+                is_attachable: args.attachable,
             }),
             _ => Err(ConfigError { faults }),
         }
@@ -241,6 +249,7 @@ mod tests {
             "--capacity=5Gi",
             "--node",
             "--max-volumes-per-node=7",
+            "--attachable",
             "--overcommit=1.5",
             "--pool=fast=/fast,backend=btrfs",
         ]);
@@ -248,6 +257,7 @@ mod tests {
         let mut expected = Config {
             services: Services::Node,
             max_volumes: Some(7),
+            is_attachable: true,
             ..Config::new(socket, "n1", "/pool", BackendKind::Loop)
         };
         expected.pools[0].capacity_limit_bytes = Some(5 << 30);

@@ -1,5 +1,6 @@
 //! The controller's calls, a module each by what they are about.
 
+mod attachment;
 mod capacity;
 mod create;
 mod delete;
@@ -7,6 +8,7 @@ mod expansion;
 mod groups;
 mod listing;
 mod metadata;
+mod modification;
 mod reservation;
 mod snapshots;
 mod source;
@@ -25,14 +27,20 @@ use crate::{
     blocking::Blocking,
     catalog::{Catalog, Kept},
     copying::{CopiedBytes, Copying},
+    leases::Leases,
     pool::Pool,
+    reach::Reach,
     record::{Record, Source},
 };
 
 pub(crate) struct LocalController {
     members: Vec<Arc<Member>>,
     blocking: Blocking,
+    /// Where volumes can be made: this place alone.
     here: Topology,
+    reach: Reach,
+    /// Where several nodes share the pools.
+    leases: Option<Arc<Leases>>,
     /// Long copies end with the driver.
     stop: CancellationToken,
     copied: CopiedBytes,
@@ -45,19 +53,30 @@ pub(crate) struct Member {
 }
 
 impl LocalController {
+    /// Reads the leases, where there are any. Blocks.
     pub(crate) fn new(
         members: Vec<Arc<Member>>,
         blocking: Blocking,
-        here: Topology,
+        reach: Reach,
         stop: CancellationToken,
-    ) -> Self {
-        LocalController {
+    ) -> Result<Self, DriverError> {
+        let pools = || members.iter().map(|member| member.pool.as_ref());
+        let here = reach.of_all(pools())?;
+        let has_volume = |pool: &Pool, volume_id: &str| {
+            let mut members = members.iter().filter(|member| member.pool.name() == pool.name());
+            members.any(|member| member.catalog.has::<Record>(volume_id))
+        };
+        let leases = reach.is_shared().then(|| Leases::open(pools(), has_volume));
+        let leases = leases.transpose()?.map(Arc::new);
+        Ok(LocalController {
             members,
             blocking,
             here,
+            reach,
+            leases,
             stop,
             copied: CopiedBytes::default(),
-        }
+        })
     }
 
     /// The pool with this name.
@@ -86,7 +105,11 @@ impl LocalController {
     fn volume(&self, record: &Record) -> Result<Volume, DriverError> {
         let volume_id = VolumeId::parse(record.volume_id.to_string())?;
         let mut volume = Volume::new(volume_id, record.capacity_bytes);
-        volume.accessible_topology = vec![self.here.clone()];
+        volume.accessible_topology = vec![match self.member_with::<Record>(&record.volume_id) {
+            Some(member) => self.reach.of_pool(&member.pool)?,
+            // It has just been deleted.
+            None => self.here.clone(),
+        }];
         volume.content_source = record.source.as_deref().map(content_source).transpose()?;
         Ok(volume)
     }

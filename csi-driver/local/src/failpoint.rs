@@ -50,6 +50,23 @@ pub const POINTS: &[&str] = &[
     "update::after_copy_of_record",
     "update::after_record",
     "expand::after_data",
+    "modify::after_record",
+    "modify::after_tuning",
+    "lease::after_write",
+    "lease::after_sync",
+    "stage::after_directory",
+    "stage::after_device",
+    "stage::after_check",
+    "stage::after_growth",
+    "stage::after_mount",
+    "publish::after_group",
+    "publish::after_device",
+    "publish::after_entry",
+    "publish::after_mount",
+    "unpublish::after_unmount",
+    "unpublish::after_removal",
+    "unstage::after_unmount",
+    "unstage::after_detach",
 ];
 
 /// Does what the test wants done at this point: mostly nothing.

@@ -13,6 +13,7 @@ use crate::{
     class::Class,
     config::BackendKind,
     record::{Content, Provisioning},
+    settings::Settings,
 };
 
 const FS_TYPE_DEFAULT: FsType = FsType::Ext4;
@@ -110,11 +111,22 @@ fn fit_filesystem(content: Content, mount: &MountVolume) -> Result<(), String> {
     }
 }
 
+/// Groups are numbers here: names would be those of this node alone.
+fn group_number(text: &str) -> Result<u32, DriverError> {
+    // The largest number means "no group" to the kernel.
+    let number = text.parse::<u32>().ok().filter(|number| *number != u32::MAX);
+    number.ok_or_else(|| DriverError::invalid(format!("volume_mount_group {text:?} is not a group's number")))
+}
+
 /// How a volume is mounted for one use of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountPlan {
     pub(crate) options: MountOptions,
     pub(crate) is_block: bool,
+    /// The group that gets the volume.
+    pub(crate) group: Option<u32>,
+    /// The volume's own, from its record.
+    pub(crate) settings: Settings,
 }
 
 impl MountPlan {
@@ -126,9 +138,14 @@ impl MountPlan {
         if is_read_only || capability.access_mode.is_read_only() {
             options.attributes = options.attributes.read_only();
         }
+        let group = capability
+            .mount()
+            .and_then(|mount| mount.volume_mount_group.as_deref());
         Ok(MountPlan {
             options,
             is_block: capability.is_block(),
+            group: group.map(group_number).transpose()?,
+            settings: Settings::default(),
         })
     }
 
@@ -281,6 +298,26 @@ mod tests {
                 }
                 (got, _) => panic!("{name}: {got:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn groups_are_numbers() {
+        let cases = [
+            ("none", None, Ok(None)),
+            ("a number", Some("4321"), Ok(Some(4321))),
+            ("root", Some("0"), Ok(Some(0))),
+            ("a name", Some("users"), Err(())),
+            ("negative", Some("-1"), Err(())),
+            ("no group at all", Some("4294967295"), Err(())),
+        ];
+        for (name, group, expected) in cases {
+            let mut capability = mount("", &[]);
+            if let AccessType::Mount(mount) = &mut capability.access_type {
+                mount.volume_mount_group = group.map(str::to_owned);
+            }
+            let plan = MountPlan::new(&capability, false);
+            assert_eq!(plan.map(|plan| plan.group).map_err(drop), expected, "{name}");
         }
     }
 

@@ -22,6 +22,10 @@
 //! | [`check`] | what is wrong in the pools, and putting it right |
 //! | `copying` | following, counting and ending long copies |
 //! | [`failpoint`] | where tests kill the process |
+//! | `lease`, `leases` | which node may use a volume, where several share the pools |
+//! | `nodes` | the nodes that share a pool |
+//! | `reach` | from where volumes can be reached |
+//! | `settings` | parameters that may change while a volume is used |
 //! | `controller`, `node` | the CSI calls |
 //!
 //! What is mounted where is asked of the kernel each time. Nothing of importance lives only in memory.
@@ -41,13 +45,18 @@ mod cutting;
 pub mod failpoint;
 mod fit;
 mod ids;
+mod lease;
+mod leases;
 mod node;
+mod nodes;
 mod pool;
 mod pools;
+mod reach;
 mod record;
 mod recovery;
 mod requested;
 mod room;
+mod settings;
 
 use std::sync::Arc;
 
@@ -65,8 +74,10 @@ use crate::{
     blocking::Blocking,
     catalog::Catalog,
     controller::{LocalController, Member},
-    node::LocalNode,
+    node::{Follower, Identity, LocalNode, OpenError},
+    nodes::NodeRecord,
     pools::Pools,
+    reach::Reach,
     record::{GroupRecord, Record, SnapshotRecord},
     room::Limits,
 };
@@ -99,13 +110,19 @@ pub fn topology_key(driver_name: &str) -> String {
     format!("topology.{driver_name}/node")
 }
 
+/// The topology key under which this driver names a pool that several nodes share: `pool.<driver name>/<pool>`. The value
+/// is the pool's id.
+pub fn pool_topology_key(driver_name: &str, pool: &str) -> String {
+    format!("pool.{driver_name}/{pool}")
+}
+
 /// Serves the driver until `stop`: recovers the pool, listens, and at the end waits for what is running.
 ///
 /// # Errors
 /// When the pool, the endpoint or the transport can't be used.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let blocking = Blocking::new();
-    let here = Topology::one(topology_key(&config.driver_name), config.node_id.clone());
+    let reach = reach(&config);
     let info = DriverInfo::new(config.driver_name.clone(), env!("CARGO_PKG_VERSION"));
     let mut builder = Driver::builder(info).topology().single_node_modes();
 
@@ -117,28 +134,62 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let pools = opened.await.map_err(Error::Open)??;
     if has_controller {
         let members = recover(&config, &pools, &blocking).await?;
-        let controller = LocalController::new(members, blocking.clone(), here.clone(), stop.clone());
-        builder = with_controller(builder, Arc::new(controller));
+        let (reach, stop, threads) = (reach.clone(), stop.clone(), blocking.clone());
+        let open = move || LocalController::new(members, threads, reach, stop);
+        let opened = blocking.run("open the controller", open).await;
+        let controller = opened.and_then(|opened| opened).map_err(Error::Open)?;
+        builder = with_controller(builder, Arc::new(controller), config.is_attachable);
     }
+    let follower = Arc::new(Follower::new(Arc::clone(&pools)));
     if config.services.has_node() {
-        let root = &config.target_root;
-        let node = LocalNode::open(
-            pools,
-            root,
-            blocking,
-            config.node_id.clone(),
-            config.max_volumes,
-            here,
-        );
-        builder = with_node(builder, Arc::new(node.map_err(Error::TargetRoot)?));
+        let node = open_node(&config, reach, pools, Arc::clone(&follower), &blocking).await?;
+        builder = with_node(builder, Arc::new(node));
     }
     let listener = config.endpoint.listen().await?;
     tracing::info!(endpoint = %config.endpoint, driver.name = config.driver_name, "Driver is listening");
-    builder
-        .build()
-        .serve(listener, GRACE_PERIOD_DEFAULT, stop)
-        .await?;
-    Ok(())
+    let serving = builder.build().serve(listener, GRACE_PERIOD_DEFAULT, stop);
+    let following = async {
+        if config.services.has_node() {
+            follower.run(blocking).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        served = serving => Ok(served?),
+        // Never ends; what it does can be left off anywhere and is done again by the next start.
+        () = following => Ok(()),
+    }
+}
+
+fn reach(config: &Config) -> Reach {
+    if config.is_attachable {
+        return Reach::Pools {
+            driver_name: config.driver_name.clone(),
+        };
+    }
+    let key = topology_key(&config.driver_name);
+    Reach::Node(Topology::one(key, config.node_id.clone()))
+}
+
+async fn open_node(
+    config: &Config,
+    reach: Reach,
+    pools: Arc<Pools>,
+    follower: Arc<Follower>,
+    blocking: &Blocking,
+) -> Result<LocalNode, Error> {
+    let node = NodeRecord {
+        node_id: config.node_id.clone(),
+        max_volumes: config.max_volumes,
+    };
+    let (root, threads) = (config.target_root.clone(), blocking.clone());
+    let identity = Identity { node, reach };
+    let open = move || LocalNode::open(pools, &root, threads, identity, follower);
+    match blocking.run("open the node", open).await.map_err(Error::Open)? {
+        Ok(node) => Ok(node),
+        Err(OpenError::TargetRoot(error)) => Err(Error::TargetRoot(error)),
+        Err(OpenError::Pool(error)) => Err(Error::Pool(error)),
+    }
 }
 
 /// Brings the pools in order and reads them.
@@ -179,13 +230,21 @@ async fn recover(
     Ok(members)
 }
 
-fn with_controller(builder: DriverBuilder, controller: Arc<LocalController>) -> DriverBuilder {
-    let builder = builder.volumes(Arc::clone(&controller) as _, |groups| {
+fn with_controller(
+    builder: DriverBuilder,
+    controller: Arc<LocalController>,
+    is_attachable: bool,
+) -> DriverBuilder {
+    let builder = builder.volumes(Arc::clone(&controller) as _, |mut groups| {
+        if is_attachable {
+            groups = groups.attachment(Arc::clone(&controller) as _);
+        }
         groups
             .capacity(Arc::clone(&controller) as _)
             .listing(Arc::clone(&controller) as _)
             .lookup(Arc::clone(&controller) as _)
             .expansion(Arc::clone(&controller) as _)
+            .modification(Arc::clone(&controller) as _)
             .snapshots(Arc::clone(&controller) as _)
             .snapshot_listing(Arc::clone(&controller) as _)
             .snapshot_lookup(Arc::clone(&controller) as _)

@@ -1,5 +1,7 @@
 //! The node's calls: staging, publishing, stats and expansion. What is mounted is asked of the kernel each time.
 
+mod follow;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,61 +11,87 @@ use moorline_driver_sdk::{
     DriverError, async_trait,
     request::{
         AccessMode, NodeExpandVolume, NodePublishVolume, NodeStageVolume, NodeUnpublishVolume,
-        NodeUnstageVolume, Topology, VolumeCapability, VolumeStatsQuery,
+        NodeUnstageVolume, StringMap, VolumeCapability, VolumeStatsQuery,
     },
     traits::{NodeExpansion, NodePublishing, NodeStaging, NodeStats},
-    volume::{NodeDescription, VolumeStats},
+    volume::{NodeDescription, VolumeCondition, VolumeStats},
 };
 use moorline_mount::{
     MountError,
     beneath::{Target, TrustedDir},
+    io_limits::Limits,
+    usage,
 };
+
+use thiserror::Error;
 
 use crate::{
     backend::{self, Backend, BackendError, Files},
     blocking::Blocking,
+    failpoint,
     fit::{self, MountPlan},
+    lease::{self, CONTEXT_KEY},
+    leases,
+    nodes::{self, NodeRecord},
+    pool::{Pool, PoolError},
     pools::Pools,
-    record::Record,
+    reach::Reach,
+    record::{Content, Record},
+    settings::Settings,
 };
+pub(crate) use follow::Follower;
 
 pub(crate) struct LocalNode {
     inner: Arc<Inner>,
     blocking: Blocking,
-    description: NodeDescription,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) node: NodeRecord,
+    pub(crate) reach: Reach,
 }
 
 /// What the blocking work needs.
 struct Inner {
     pools: Arc<Pools>,
     targets: TrustedDir,
+    identity: Identity,
+    follower: Arc<Follower>,
 }
 
 /// A volume whose record has been read, with its backend.
 struct Found {
+    pool: Arc<Pool>,
     record: Record,
     directory: PathBuf,
     backend: &'static dyn Backend,
 }
 
 impl LocalNode {
+    /// Where several nodes share the pools, they get to know this one. Blocks.
     pub(crate) fn open(
         pools: Arc<Pools>,
         target_root: &Path,
         blocking: Blocking,
-        node_id: String,
-        max_volumes: Option<u64>,
-        here: Topology,
-    ) -> Result<Self, MountError> {
-        let targets = TrustedDir::open(target_root)?;
+        identity: Identity,
+        follower: Arc<Follower>,
+    ) -> Result<Self, OpenError> {
+        let targets = TrustedDir::open(target_root).map_err(OpenError::TargetRoot)?;
+        if identity.reach.is_shared() {
+            for pool in pools.iter() {
+                nodes::register(pool, &identity.node)?;
+            }
+        }
         Ok(LocalNode {
-            inner: Arc::new(Inner { pools, targets }),
+            inner: Arc::new(Inner {
+                pools,
+                targets,
+                identity,
+                follower,
+            }),
             blocking,
-            description: NodeDescription {
-                node_id,
-                max_volumes,
-                topology: Some(here),
-            },
         })
     }
 
@@ -77,11 +105,69 @@ impl LocalNode {
     }
 }
 
+/// Why the node can't work.
+#[derive(Debug, Error)]
+pub(crate) enum OpenError {
+    #[error("open the target root")]
+    TargetRoot(#[source] MountError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+}
+
 impl Found {
     fn files(&self) -> Files<'_> {
         Files {
             directory: &self.directory,
             content: self.record.content,
+        }
+    }
+
+    /// All of unstaging but the mount.
+    fn release(&self, limited: &[(u32, u32)]) -> Result<(), DriverError> {
+        let undone = self.backend.unstage(self.files());
+        undone
+            .and_then(|()| {
+                if limited.is_empty() {
+                    return Ok(());
+                }
+                // One that is published still keeps its device, and its limits.
+                let left = self.backend.devices(self.files())?;
+                let gone = limited.iter().filter(|number| !left.contains(number));
+                backend::forget_limits(&gone.copied().collect::<Vec<_>>())
+            })
+            .map_err(|error| error.into_driver_error("unstage the volume"))
+    }
+
+    /// The devices with limits that must not stay with their numbers.
+    fn limited_devices(&self) -> Result<Vec<(u32, u32)>, DriverError> {
+        let settings = Settings::parse(&self.record.mutable_parameters)?;
+        if settings.limits == Limits::default() {
+            return Ok(Vec::new());
+        }
+        let numbers = self.backend.devices(self.files());
+        numbers.map_err(|error| error.into_driver_error("find the volume's devices"))
+    }
+
+    /// What is wrong with the volume that is seen at `path`.
+    fn condition(&self, path: &Target) -> VolumeCondition {
+        let fault = self.backend.fault(self.files(), self.record.capacity_bytes);
+        let fault = fault.and_then(|fault| match fault {
+            None if self.record.content != Content::Block
+                && usage::is_read_only_by_error(path.pinned_path())? =>
+            {
+                Ok(Some(
+                    "its filesystem has met an error and takes no writes".to_owned(),
+                ))
+            }
+            fault => Ok(fault),
+        });
+        let message = fault.unwrap_or_else(|error| {
+            let error = error.into_driver_error("look at the volume's data");
+            Some(error.full_message())
+        });
+        VolumeCondition {
+            is_abnormal: message.is_some(),
+            message: message.unwrap_or_else(|| "the volume can be used".to_owned()),
         }
     }
 }
@@ -92,9 +178,29 @@ impl Inner {
         let backend = backend::of_content(record.content);
         Ok(Found {
             directory: pool.directory(volume_id),
+            pool,
             record,
             backend,
         })
+    }
+
+    /// Where several nodes share the pools, only one that has the lease may go on, and in no other way.
+    fn check_lease(
+        &self,
+        found: &Found,
+        publish_context: &StringMap,
+        plan: &mut MountPlan,
+    ) -> Result<(), DriverError> {
+        if !self.identity.reach.is_shared() {
+            return Ok(());
+        }
+        let lease = leases::read(&found.pool, &found.record.volume_id)?;
+        let told = publish_context.get(CONTEXT_KEY).map(String::as_str);
+        let holder = lease::check_held(lease.as_ref(), &self.identity.node.node_id, told)?;
+        if holder.is_read_only {
+            plan.options.attributes = plan.options.attributes.read_only();
+        }
+        Ok(())
     }
 
     /// As `find`, for undoing: a volume that is gone has nothing left to undo.
@@ -134,23 +240,38 @@ impl Inner {
     fn stage(&self, request: &NodeStageVolume) -> Result<(), DriverError> {
         let found = self.find(request.volume_id.as_str())?;
         check_fit(&found.record, &request.capability)?;
-        let plan = MountPlan::new(&request.capability, false)?;
+        let mut plan = MountPlan::new(&request.capability, false)?;
+        plan.settings = Settings::parse(&found.record.mutable_parameters)?;
+        self.check_lease(&found, &request.publish_context, &mut plan)?;
         let staging = self.target(&request.staging_target_path)?;
-        found
-            .backend
-            .stage(found.files(), &staging, &plan)
-            .map_err(|error| error.into_driver_error("stage the volume"))?;
-        tracing::info!(path = %staging.path().display(), "Volume staged");
+        let staged = found.backend.stage(found.files(), &staging, &plan);
+        // The record may have changed since it was read.
+        self.follower.forget(&found.directory);
+        staged.map_err(|error| error.into_driver_error("stage the volume"))?;
+        // The lease may have been taken meanwhile; from now on the volume is in use for all to see.
+        if let Err(lost) = self.check_lease(&found, &request.publish_context, &mut plan) {
+            self.undo_stage(&found, &staging)?;
+            return Err(lost);
+        }
+        tracing::info!(path = %staging.path().display(), content = %found.record.content, "Volume staged");
         Ok(())
     }
 
+    fn undo_stage(&self, found: &Found, staging: &Target) -> Result<(), DriverError> {
+        let limited = found.limited_devices()?;
+        unmount(staging)?;
+        failpoint::hit("unstage::after_unmount")?;
+        found.release(&limited)
+    }
+
     fn unstage(&self, request: &NodeUnstageVolume) -> Result<(), DriverError> {
-        if let Some(staging) = self.target_if_any(&request.staging_target_path)? {
-            unmount(&staging)?;
-        }
-        if let Some(found) = self.find_if_any(request.volume_id.as_str())? {
-            let undone = found.backend.unstage(found.files());
-            undone.map_err(|error| error.into_driver_error("unstage the volume"))?;
+        let staging = self.target_if_any(&request.staging_target_path)?;
+        let found = self.find_if_any(request.volume_id.as_str())?;
+        match (&found, &staging) {
+            (Some(found), Some(staging)) => self.undo_stage(found, staging)?,
+            (None, Some(staging)) => unmount(staging)?,
+            (Some(found), None) => found.release(&found.limited_devices()?)?,
+            (None, None) => {}
         }
         tracing::info!(path = %request.staging_target_path.display(), "Volume unstaged");
         Ok(())
@@ -159,7 +280,8 @@ impl Inner {
     fn publish(&self, request: &NodePublishVolume) -> Result<(), DriverError> {
         let found = self.find(request.volume_id.as_str())?;
         check_fit(&found.record, &request.capability)?;
-        let plan = MountPlan::new(&request.capability, request.is_read_only)?;
+        let mut plan = MountPlan::new(&request.capability, request.is_read_only)?;
+        self.check_lease(&found, &request.publish_context, &mut plan)?;
         // The SDK lets no publish through without it.
         let staging = request.staging_target_path.as_deref();
         let staging_path =
@@ -180,8 +302,10 @@ impl Inner {
     fn unpublish(&self, request: &NodeUnpublishVolume) -> Result<(), DriverError> {
         if let Some(target) = self.target_if_any(&request.target_path)? {
             unmount(&target)?;
+            failpoint::hit("unpublish::after_unmount")?;
             let removed = target.remove();
             removed.map_err(|error| BackendError::from(error).into_driver_error("remove the target"))?;
+            failpoint::hit("unpublish::after_removal")?;
         }
         if let Some(found) = self.find_if_any(request.volume_id.as_str())? {
             let undone = found.backend.unpublish(found.files());
@@ -194,8 +318,17 @@ impl Inner {
     fn stats(&self, query: &VolumeStatsQuery) -> Result<VolumeStats, DriverError> {
         let found = self.find(query.volume_id.as_str())?;
         let path = self.existing(&query.volume_path)?;
-        let stats = found.backend.stats(found.files(), &path);
-        stats.map_err(|error| error.into_driver_error("measure the volume"))
+        let condition = found.condition(&path);
+        let stats = match found.backend.stats(found.files(), &path) {
+            Ok(stats) => stats,
+            // What is broken may have no numbers any more, but the caller shall know that it is.
+            Err(_) if condition.is_abnormal && is_mount_point(&path)? => VolumeStats::default(),
+            Err(error) => return Err(error.into_driver_error("measure the volume")),
+        };
+        Ok(VolumeStats {
+            condition: Some(condition),
+            ..stats
+        })
     }
 
     fn expand(&self, request: &NodeExpandVolume) -> Result<u64, DriverError> {
@@ -218,6 +351,12 @@ impl Inner {
         tracing::info!(path = %path.path().display(), capacity_bytes = size, "Volume expanded on the node");
         Ok(size)
     }
+}
+
+fn is_mount_point(path: &Target) -> Result<bool, DriverError> {
+    let seen = path.look();
+    let seen = seen.map_err(|error| BackendError::from(error).into_driver_error("look at the path"))?;
+    Ok(seen.is_some_and(|seen| seen.is_mount_point))
 }
 
 /// CSI 1.12, node calls: "exceeds capabilities" is a failed precondition.
@@ -249,7 +388,15 @@ fn unmount(target: &Target) -> Result<(), DriverError> {
 #[async_trait]
 impl NodePublishing for LocalNode {
     async fn describe_node(&self) -> Result<NodeDescription, DriverError> {
-        Ok(self.description.clone())
+        self.run("describe the node", |inner| {
+            let Identity { node, reach } = &inner.identity;
+            Ok(NodeDescription {
+                node_id: node.node_id.clone(),
+                max_volumes: node.max_volumes,
+                topology: Some(reach.of_all(inner.pools.iter().map(AsRef::as_ref))?),
+            })
+        })
+        .await
     }
 
     async fn publish_volume(&self, request: NodePublishVolume) -> Result<(), DriverError> {
@@ -260,6 +407,10 @@ impl NodePublishing for LocalNode {
     async fn unpublish_volume(&self, request: NodeUnpublishVolume) -> Result<(), DriverError> {
         self.run("unpublish the volume", move |inner| inner.unpublish(&request))
             .await
+    }
+
+    fn applies_mount_group(&self) -> bool {
+        true
     }
 }
 
@@ -281,6 +432,10 @@ impl NodeStats for LocalNode {
     async fn volume_stats(&self, query: VolumeStatsQuery) -> Result<VolumeStats, DriverError> {
         self.run("measure the volume", move |inner| inner.stats(&query))
             .await
+    }
+
+    fn knows_condition(&self) -> bool {
+        true
     }
 }
 

@@ -145,6 +145,15 @@ impl Pool {
         self.id
     }
 
+    /// As [`Pool::id`], also when a controller has given it after this node has started.
+    pub(crate) fn known_id(&self) -> Option<Uuid> {
+        if !self.id.is_nil() {
+            return Some(self.id);
+        }
+        let id = read_id(&self.root.join(ID_FILE), false).ok();
+        id.filter(|id| !id.is_nil())
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -213,7 +222,7 @@ pub(crate) fn remove_unused(path: &Path) -> Result<(), PoolError> {
     remove::all(path)
 }
 
-fn make_directory(path: &Path) -> Result<(), PoolError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), PoolError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(PRIVATE_MODE)

@@ -187,14 +187,17 @@ pub fn make(device: impl AsRef<Path>, fs_type: FsType) -> Result<(), FilesystemE
     Ok(())
 }
 
-/// Has the filesystem noted damage that should be repaired before it is mounted? An unclean shutdown alone is no
-/// damage: all filesystems replay their journal when mounted.
+/// Should the filesystem be checked before it is mounted? When it has noted damage; ext4 also when it was not unmounted, as
+/// its own tools do. xfs and btrfs have nothing to do then but replay their journal, which mounting does.
 ///
 /// # Errors
 /// When it can't be read.
 pub fn needs_check(device: impl AsRef<Path>, fs_type: FsType) -> Result<bool, MountError> {
     match fs_type {
-        FsType::Ext4 => Ok(superblock::ext4_has_errors(&read_head(device.as_ref())?)),
+        FsType::Ext4 => {
+            let head = read_head(device.as_ref())?;
+            Ok(superblock::ext4_has_errors(&head) || superblock::ext4_is_unclean(&head))
+        }
         FsType::Btrfs => Ok(superblock::btrfs_has_errors(&read_head(device.as_ref())?)),
         FsType::Xfs => Ok(false),
     }

@@ -14,6 +14,7 @@
 //! | [`extents`] | where a file's data is |
 //! | [`allocate`] | reserving and giving back a file's blocks |
 //! | [`freeze`] | holding a mounted filesystem still |
+//! | [`group`] | giving a directory to a group |
 //! | [`loop_device`] | files as block devices |
 //! | [`filesystem`] | probe, make, check and grow ext4, xfs and btrfs; new UUIDs for copies |
 //! | [`btrfs`] | subvolumes, their snapshots and limits |
@@ -34,6 +35,7 @@ mod error;
 pub mod extents;
 pub mod filesystem;
 pub mod freeze;
+pub mod group;
 pub mod io_limits;
 pub mod loop_device;
 pub mod mount;

@@ -22,7 +22,7 @@ use crate::{
 mod ioctl;
 mod tuning;
 
-pub use tuning::{has_discard, is_direct_io, set_capacity, set_direct_io};
+pub use tuning::{can_bypass_cache, has_discard, is_direct_io, set_capacity, set_direct_io};
 
 const CONTROL: &str = "/dev/loop-control";
 const SYS_BLOCK: &str = "/sys/block";

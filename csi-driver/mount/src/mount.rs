@@ -33,7 +33,7 @@ mod attributes;
 mod propagation;
 
 use attributes::set_attributes_of;
-pub use attributes::{remount, set_attributes};
+pub use attributes::{reconfigure, remount, set_attributes};
 pub use propagation::{
     Propagation, ensure_mount_point, make_private, make_shared, make_slave, set_propagation,
 };

@@ -8,7 +8,9 @@ pub const HEAD_BYTES: usize = 128 * 1024;
 const EXT_SUPERBLOCK: usize = 1024;
 const EXT_MAGIC: (usize, [u8; 2]) = (EXT_SUPERBLOCK + 0x38, [0x53, 0xef]);
 const EXT_STATE: usize = EXT_SUPERBLOCK + 0x3a;
+const EXT_STATE_VALID: u16 = 1;
 const EXT_STATE_ERRORS: u16 = 2;
+const EXT_FEATURE_RECOVER: u32 = 4;
 const EXT_FEATURE_64_BIT: u32 = 0x80;
 const XFS_MAGIC: (usize, [u8; 4]) = (0, *b"XFSB");
 const BTRFS_SUPERBLOCK: usize = 64 * 1024;
@@ -79,6 +81,15 @@ pub fn describe(head: &[u8]) -> Description {
 /// Nothing but zeroes: nobody has written here.
 pub fn is_blank(head: &[u8]) -> bool {
     head.iter().all(|byte| *byte == 0)
+}
+
+/// Was an ext4 filesystem left without being unmounted, so that its journal is to be replayed?
+pub fn ext4_is_unclean(head: &[u8]) -> bool {
+    let is_valid = head
+        .get(EXT_STATE..EXT_STATE + 2)
+        .is_some_and(|state| u16::from_le_bytes([state[0], state[1]]) & EXT_STATE_VALID != 0);
+    let features = little_endian(head, EXT_SUPERBLOCK + 0x60);
+    !is_valid || features.is_some_and(|features| features & EXT_FEATURE_RECOVER != 0)
 }
 
 /// Has the kernel noted errors in an ext4 filesystem? Then it wants a check before it is mounted.
@@ -218,5 +229,9 @@ mod tests {
         assert!(!ext4_has_errors(&head(&[(EXT_STATE, &[1, 0])])));
         assert!(ext4_has_errors(&head(&[(EXT_STATE, &[3, 0])])));
         assert!(!ext4_has_errors(&[]));
+        let features = EXT_SUPERBLOCK + 0x60;
+        assert!(!ext4_is_unclean(&head(&[(EXT_STATE, &[1, 0])])));
+        assert!(ext4_is_unclean(&head(&[(EXT_STATE, &[0, 0])])));
+        assert!(ext4_is_unclean(&head(&[(EXT_STATE, &[1, 0]), (features, &[4])])));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use moorline_driver_sdk::volume::VolumeStats;
 use moorline_mount::{
     beneath::Target,
-    copy,
+    copy, group,
     mount::{self, BindOptions},
     mountinfo::{self, MountEntry},
     usage,
@@ -20,6 +20,7 @@ use moorline_mount::{
 use super::{Backend, BackendError, Enforcement, Files, NewData, SizeRule};
 use crate::{
     copying::Copying,
+    failpoint,
     fit::MountPlan,
     record::{Content, Provisioning},
 };
@@ -185,7 +186,7 @@ impl Backend for Directories {
         let data = Self::data(files);
         fs::metadata(&data).map_err(BackendError::io("look at", &data))?;
         staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
-        Ok(())
+        Ok(failpoint::hit("stage::after_directory")?)
     }
 
     fn unstage(&self, _files: Files<'_>) -> Result<(), BackendError> {
@@ -202,14 +203,17 @@ impl Backend for Directories {
         if Self::is_at(files, target)? {
             return same_writability(target, plan);
         }
+        let data = Self::data(files);
+        give_to_group(&data, plan)?;
         target.ensure_directory(TARGET_DIRECTORY_MODE)?;
+        failpoint::hit("publish::after_entry")?;
         refuse_other_mount(target)?;
         let options = BindOptions {
             attributes: plan.attributes(),
             recursive: false,
         };
-        target.attach(mount::clone_tree(Self::data(files), options)?)?;
-        Ok(())
+        target.attach(mount::clone_tree(data, options)?)?;
+        Ok(failpoint::hit("publish::after_mount")?)
     }
 
     fn unpublish(&self, _files: Files<'_>) -> Result<(), BackendError> {
@@ -253,6 +257,15 @@ pub(super) fn refuse_thick(new: NewData) -> Result<(), BackendError> {
             what: "a directory can't be thick; use a pool with backend=loop, or provisioning=thin".to_owned(),
         }),
     }
+}
+
+/// The group that the caller asked for gets the volume's root. Who only reads changes nothing.
+pub(super) fn give_to_group(root: &Path, plan: &MountPlan) -> Result<(), BackendError> {
+    let Some(gid) = plan.group.filter(|_| !plan.is_read_only()) else {
+        return Ok(());
+    };
+    group::give_to_group(root, gid)?;
+    Ok(failpoint::hit("publish::after_group")?)
 }
 
 /// What is published already must be as writable as asked for.

@@ -5,6 +5,7 @@
 //! detached explicitly when the volume is unstaged.
 
 mod devices;
+mod tuning;
 
 use std::{
     fs::{self, File},
@@ -27,12 +28,16 @@ use moorline_mount::{
 
 use super::{
     Backend, BackendError, Enforcement, Files, NewData, SizeRule,
-    directory::{TARGET_DIRECTORY_MODE, filesystem_stats, refuse_other_mount, same_writability},
+    directory::{
+        TARGET_DIRECTORY_MODE, filesystem_stats, give_to_group, refuse_other_mount, same_writability,
+    },
 };
 use crate::{
     copying::Copying,
+    failpoint,
     fit::MountPlan,
     record::{Content, Provisioning},
+    settings::Settings,
 };
 
 /// Block size of the filesystems and page size of the loop driver.
@@ -43,6 +48,11 @@ const BLOCK_BYTES: u64 = 512;
 const TARGET_FILE_MODE: u32 = 0o640;
 /// Who has the device open for a moment only, to look what it is, is gone by then.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// See [`super::forget_limits`].
+pub(super) fn forget_limits(devices: &[(u32, u32)]) -> Result<(), BackendError> {
+    tuning::forget(devices)
+}
 
 pub(crate) struct LoopFiles;
 
@@ -92,16 +102,19 @@ impl LoopFiles {
             return Ok(());
         }
         staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
+        failpoint::hit("stage::after_directory")?;
         refuse_other_mount(staging)?;
         let image = devices::image(files);
         let options = AttachOptions {
             autoclear: true,
+            direct_io: plan.settings.direct_io,
             ..AttachOptions::default()
         };
         let found = devices::device(files, false)?;
         let is_mounted_elsewhere = found.is_some() && !devices::filesystem_mounts(files)?.is_empty();
         // Held open until the mount holds it.
         let device = found.map_or_else(|| loop_device::attach(&image, options), Ok)?;
+        failpoint::hit("stage::after_device")?;
         if filesystem::probe(device.path())? != Some(fs_type) {
             return Err(BackendError::WrongContent {
                 path: image,
@@ -110,15 +123,23 @@ impl LoopFiles {
         }
         let is_ungrown = !is_mounted_elsewhere && !filesystem::spans_device(device.path())?;
         if !is_mounted_elsewhere && filesystem::needs_check(device.path(), fs_type)? {
-            tracing::warn!(device = %device.path().display(), "The filesystem has noted errors; checking it");
+            tracing::warn!(device = %device.path().display(), "The filesystem was not unmounted or has noted errors; checking it");
             filesystem::check(device.path(), fs_type)?;
+            failpoint::hit("stage::after_check")?;
         }
         if is_ungrown {
             filesystem::grow_unmounted(device.path(), fs_type)?;
+            failpoint::hit("stage::after_growth")?;
         }
+        tuning::tune(files, &plan.settings)?;
         // Read-only is a matter of publishing: the journal must be replayed first.
         let mut options = plan.options.clone();
         options.attributes.set -= rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY;
+        if let Some(discard) = plan.settings.discard {
+            // The last word counts, should the mount options have one as well.
+            let word = tuning::discard_option(discard).to_owned();
+            options.parameters.push((word, None));
+        }
         let made = mount::new_filesystem(
             device.path().as_os_str(),
             staging.path(),
@@ -126,6 +147,7 @@ impl LoopFiles {
             &options,
         )?;
         staging.attach(made)?;
+        failpoint::hit("stage::after_mount")?;
         if is_ungrown && !fs_type.grows_unmounted() {
             filesystem::grow(device.path(), staging.path(), fs_type)?;
         }
@@ -144,14 +166,16 @@ impl LoopFiles {
         if devices::mounted_at(files, staging)?.is_none() {
             return Err(BackendError::NotStaged(staging.path().to_owned()));
         }
+        give_to_group(&staging.pinned_path(), plan)?;
         target.ensure_directory(TARGET_DIRECTORY_MODE)?;
+        failpoint::hit("publish::after_entry")?;
         refuse_other_mount(target)?;
         let options = BindOptions {
             attributes: plan.attributes(),
             recursive: false,
         };
         target.attach(staging.clone_tree(options)?)?;
-        Ok(())
+        Ok(failpoint::hit("publish::after_mount")?)
     }
 
     /// A read-only mount of a device node would not keep anybody from writing to the device, so that read-only users
@@ -178,10 +202,12 @@ impl LoopFiles {
             )?,
             None => return Err(BackendError::NotStaged(devices::image(files))),
         };
+        failpoint::hit("publish::after_device")?;
         target.ensure_file(TARGET_FILE_MODE)?;
+        failpoint::hit("publish::after_entry")?;
         refuse_other_mount(target)?;
         target.attach(mount::clone_tree(device.path(), BindOptions::default())?)?;
-        Ok(())
+        Ok(failpoint::hit("publish::after_mount")?)
     }
 }
 
@@ -310,14 +336,17 @@ impl Backend for LoopFiles {
             Some(fs_type) => Self::stage_filesystem(files, fs_type, staging, plan),
             None => {
                 staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
+                failpoint::hit("stage::after_directory")?;
                 devices::ensure_device(
                     files,
                     AttachOptions {
                         read_only: plan.is_read_only(),
+                        direct_io: plan.settings.direct_io,
                         ..AttachOptions::default()
                     },
                 )?;
-                Ok(())
+                failpoint::hit("stage::after_device")?;
+                tuning::tune(files, &plan.settings)
             }
         }
     }
@@ -333,6 +362,7 @@ impl Backend for LoopFiles {
             return Err(BackendError::StillPublished(user.mount_point.clone()));
         }
         devices.into_iter().try_for_each(devices::detach)?;
+        failpoint::hit("unstage::after_detach")?;
         let image = devices::image(files);
         if loop_device::wait_until_detached(&image, DETACH_TIMEOUT)? {
             return Ok(());
@@ -352,6 +382,14 @@ impl Backend for LoopFiles {
         } else {
             Self::publish_filesystem(files, staging, target, plan)
         }
+    }
+
+    fn tune(&self, files: Files<'_>, settings: &Settings) -> Result<(), BackendError> {
+        tuning::tune(files, settings)
+    }
+
+    fn devices(&self, files: Files<'_>) -> Result<Vec<(u32, u32)>, BackendError> {
+        tuning::numbers(files)
     }
 
     fn unpublish(&self, files: Files<'_>) -> Result<(), BackendError> {

@@ -10,7 +10,7 @@ use moorline_driver_sdk::{
     volume::{Confirmation, Volume},
 };
 
-use super::{LocalController, Member, reservation::Reservation, source::FoundSource};
+use super::{LocalController, Member, modification, reservation::Reservation, source::FoundSource};
 use crate::{
     backend::{self, Enforcement, Files, NewData},
     catalog::{Begin, Kept as _},
@@ -99,6 +99,7 @@ fn create(
     }
     let reservation = Reservation::new(member, &record.volume_id);
     check_quota(member, wanted)?;
+    modification::check(member, wanted.content, &wanted.mutable_parameters)?;
     let new = NewData {
         bytes: record.capacity_bytes,
         provisioning: record.provisioning,

@@ -12,14 +12,22 @@ impl LocalController {
         let Some(member) = self.member_with::<Record>(volume_id) else {
             return Ok(());
         };
+        if let Some(leases) = &self.leases {
+            leases.refuse_held(volume_id)?;
+        }
         let Some(record) = member.catalog.begin_delete::<Record>(volume_id)? else {
             return Ok(());
         };
         let (pool, taken) = (Arc::clone(&member.pool), Arc::clone(&record));
-        let deleted = self
-            .blocking
-            .run("delete the volume", move || delete(&pool, &taken))
-            .await;
+        let leases = self.leases.clone();
+        let work = move || {
+            let deleted = delete(&pool, &taken);
+            if let (Some(leases), (Deleted::Gone, _)) = (leases, &deleted) {
+                leases.forget(&pool, &taken.volume_id);
+            }
+            deleted
+        };
+        let deleted = self.blocking.run("delete the volume", work).await;
         let (end, result) = match deleted {
             Ok((end, result)) => (end, result),
             Err(error) => (Deleted::Left, Err(error)),

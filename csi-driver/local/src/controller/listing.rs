@@ -67,10 +67,14 @@ impl VolumeListing for LocalController {
         let entries = volumes.into_iter().zip(conditions);
         Ok(VolumePage {
             entries: entries
-                .map(|(volume, condition)| listed(volume, condition))
+                .map(|(volume, condition)| self.listed(volume, Some(condition)))
                 .collect(),
             next_token,
         })
+    }
+
+    fn knows_published_nodes(&self) -> bool {
+        self.leases.is_some()
     }
 
     fn knows_condition(&self) -> bool {
@@ -79,6 +83,16 @@ impl VolumeListing for LocalController {
 }
 
 impl LocalController {
+    fn listed(&self, volume: Volume, condition: Option<VolumeCondition>) -> ListedVolume {
+        let leases = self.leases.as_ref();
+        let nodes = leases.map(|leases| leases.nodes(volume.volume_id.as_str()));
+        ListedVolume {
+            volume,
+            published_node_ids: nodes.unwrap_or_default(),
+            condition,
+        }
+    }
+
     /// What can be seen of the volumes' data from here, in the same order.
     async fn conditions(&self, records: Vec<Arc<Record>>) -> Result<Vec<VolumeCondition>, DriverError> {
         let members = self.members.clone();
@@ -116,14 +130,6 @@ fn condition(members: &[Arc<Member>], record: &Record) -> VolumeCondition {
     }
 }
 
-fn listed(volume: Volume, condition: VolumeCondition) -> ListedVolume {
-    ListedVolume {
-        volume,
-        published_node_ids: Vec::new(),
-        condition: Some(condition),
-    }
-}
-
 #[async_trait]
 impl VolumeLookup for LocalController {
     async fn get_volume(&self, volume_id: VolumeId) -> Result<ListedVolume, DriverError> {
@@ -131,11 +137,7 @@ impl VolumeLookup for LocalController {
         let volume = self.volume(&record)?;
         let mut conditions = self.conditions(vec![record]).await?;
         let condition = conditions.pop();
-        Ok(ListedVolume {
-            volume,
-            published_node_ids: Vec::new(),
-            condition,
-        })
+        Ok(self.listed(volume, condition))
     }
 
     fn knows_condition(&self) -> bool {

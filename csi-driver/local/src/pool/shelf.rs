@@ -73,6 +73,16 @@ impl Shelf {
         })
     }
 
+    /// Where all of them are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that holds a thing's record.
+    pub(crate) fn record_path(&self, id: &str) -> PathBuf {
+        self.directory(id).join(RECORD_FILE)
+    }
+
     /// Where a thing's record and data are.
     pub(crate) fn directory(&self, id: &str) -> PathBuf {
         self.path.join(id)

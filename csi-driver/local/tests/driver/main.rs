@@ -2,10 +2,13 @@
 
 #![cfg(test)]
 
+mod attach;
 mod crash;
 mod group_snapshots;
 mod pool;
+mod settings;
 mod snapshots;
+mod staging;
 mod subvolume;
 mod support;
 mod volumes;

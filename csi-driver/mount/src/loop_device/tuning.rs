@@ -1,6 +1,14 @@
 //! What can be changed about a loop device while it is in use.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 
 use super::{LoopDevice, SYS_BLOCK, ioctl};
 use crate::MountError;
@@ -12,6 +20,25 @@ use crate::MountError;
 pub fn set_direct_io(device: &LoopDevice, on: bool) -> Result<(), MountError> {
     ioctl::set_direct_io(&device.file, on)
         .map_err(|source| device.error("set whether to bypass the page cache of", source))
+}
+
+/// Can files in this directory be read and written without the page cache? Tried on the directory's own filesystem.
+///
+/// # Errors
+/// When the directory can't be written to.
+pub fn can_bypass_cache(directory: impl AsRef<Path>) -> Result<bool, MountError> {
+    let directory = directory.as_ref();
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+    match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(_) => Ok(true),
+        // Neither without the cache nor without a name.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(MountError::call(
+            "open a file without page cache in",
+            directory,
+            errno,
+        )),
+    }
 }
 
 /// Does it bypass the page cache of the backing file?

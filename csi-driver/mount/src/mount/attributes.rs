@@ -9,7 +9,7 @@ use nix::libc;
 use rustix::{
     fs::CWD,
     io::Errno,
-    mount::{MountAttrFlags, OpenTreeFlags},
+    mount::{FsPickFlags, MountAttrFlags, OpenTreeFlags},
 };
 
 use crate::{MountError, mount_options::Attributes};
@@ -40,6 +40,23 @@ pub fn remount(target: impl AsRef<Path>, read_only: bool) -> Result<(), MountErr
     let none = MountAttrFlags::empty();
     let (set, clear) = if read_only { (flag, none) } else { (none, flag) };
     set_attributes(target, Attributes { set, clear }, false)
+}
+
+/// Changes parameters of the filesystem that is mounted at `mount_point`, such as `discard` and `nodiscard`; everything else
+/// about it stays. Whether the filesystem heeds them while it is mounted is its own affair.
+///
+/// # Errors
+/// When nothing is mounted there, or the filesystem refuses.
+pub fn reconfigure(mount_point: impl AsRef<Path>, flags: &[&str]) -> Result<(), MountError> {
+    let path = mount_point.as_ref();
+    let how = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_SYMLINK_NOFOLLOW;
+    let changed = rustix::mount::fspick(CWD, path, how).and_then(|context| {
+        for flag in flags {
+            rustix::mount::fsconfig_set_flag(&context, *flag)?;
+        }
+        rustix::mount::fsconfig_reconfigure(&context)
+    });
+    changed.map_err(|errno| MountError::call("change options of the filesystem at", path, errno))
 }
 
 /// The kernel's `struct mount_attr`, version 0.
