@@ -7,14 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moorline_driver_local::BackendKind;
+use moorline_driver_local::{BackendKind, PoolConfig};
 use moorline_mount::{filesystem, filesystem::FsType, mount};
 use moorline_proto::csi;
 use tonic::Code;
 
 use crate::support::{
-    BLOCK, DIR, Driver, EXT4, MIB, Scratch, Use, XFS, cannot_run, config, from_snapshot, from_volume, range,
-    with_parameter,
+    BLOCK, BLOCK_IN_BTRFS, BTRFS, DIR, Driver, EXT4, MIB, SUBVOLUME, Scratch, Use, XFS, cannot_run, config,
+    from_snapshot, from_volume, range, with_parameter,
 };
 
 /// Where a volume is used in a test.
@@ -94,10 +94,21 @@ fn cannot(test: &str, usage: Use) -> bool {
     cannot_run(test, usage.tools()) || cannot_run(test, XFS.tools())
 }
 
+/// What the pool is on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// Whatever holds temporary files.
+    Temporary,
+    /// An xfs of its own, which shares blocks of files.
+    Xfs,
+    /// A btrfs of its own, as tests of that backend have anyhow.
+    Btrfs,
+}
+
 /// Write, snapshot, write more, restore, clone, remove the source: everybody has what was there at their moment.
-async fn everybody_has_their_moment(usage: Use, has_reflinks: bool) {
+async fn everybody_has_their_moment(usage: Use, on: On) {
     let scratch = Scratch::new();
-    if has_reflinks {
+    if on == On::Xfs {
         reflink_pool(&scratch);
     }
     let mut driver = Driver::start(&scratch, usage.backend).await;
@@ -105,7 +116,7 @@ async fn everybody_has_their_moment(usage: Use, has_reflinks: bool) {
     let at = use_it(&mut driver, usage, &scratch, "pvc-1").await;
     write(usage, &at.target, "one");
     // A device or directory without reflinks can't be held still: there, nobody may use it.
-    let is_held = usage.fs_type.is_some_and(|name| !name.is_empty()) || (has_reflinks && usage.is_loop());
+    let is_held = usage.fs_type.is_some_and(|name| !name.is_empty()) || on != On::Temporary;
     if !is_held {
         leave_it(&mut driver, "pvc-1", &at).await;
     }
@@ -165,24 +176,63 @@ async fn everybody_has_their_moment(usage: Use, has_reflinks: bool) {
 }
 
 macro_rules! for_each_use {
-    ($($name:ident: $usage:expr, $has_reflinks:expr;)*) => { $(
+    ($($name:ident: $usage:expr, $on:expr;)*) => { $(
         #[tokio::test(flavor = "multi_thread")]
         async fn $name() {
             if !cannot(stringify!($name), $usage) {
-                everybody_has_their_moment($usage, $has_reflinks).await;
+                everybody_has_their_moment($usage, $on).await;
             }
         }
     )* };
 }
 
 for_each_use! {
-    directories_have_their_moment: DIR, false;
-    ext4_has_its_moment: EXT4, false;
-    xfs_has_its_moment: XFS, false;
-    block_devices_have_their_moment: BLOCK, false;
-    ext4_on_reflinks_has_its_moment: EXT4, true;
-    xfs_on_reflinks_has_its_moment: XFS, true;
-    block_devices_on_reflinks_have_their_moment: BLOCK, true;
+    directories_have_their_moment: DIR, On::Temporary;
+    ext4_has_its_moment: EXT4, On::Temporary;
+    xfs_has_its_moment: XFS, On::Temporary;
+    btrfs_has_its_moment: BTRFS, On::Temporary;
+    block_devices_have_their_moment: BLOCK, On::Temporary;
+    ext4_on_reflinks_has_its_moment: EXT4, On::Xfs;
+    xfs_on_reflinks_has_its_moment: XFS, On::Xfs;
+    btrfs_on_reflinks_has_its_moment: BTRFS, On::Xfs;
+    block_devices_on_reflinks_have_their_moment: BLOCK, On::Xfs;
+    subvolumes_have_their_moment: SUBVOLUME, On::Btrfs;
+    block_devices_on_btrfs_have_their_moment: BLOCK_IN_BTRFS, On::Btrfs;
+}
+
+#[tokio::test]
+async fn a_restore_into_another_pool_is_a_copy() {
+    if cannot("a_restore_into_another_pool_is_a_copy", EXT4) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut config = config(scratch.root(), BackendKind::Loop);
+    let other = scratch.directory("other");
+    mount::mount("tmpfs", &other, "tmpfs", &["size=64m".to_owned()]).unwrap();
+    config
+        .pools
+        .push(PoolConfig::new("other", &other, BackendKind::Loop));
+    let mut driver = Driver::with(config).await;
+    driver.create(EXT4.create("pvc-1")).await.unwrap();
+    let at = use_it(&mut driver, EXT4, &scratch, "pvc-1").await;
+    write(EXT4, &at.target, "one");
+    driver.snapshot("snapshot-1", "pvc-1").await.unwrap();
+    write(EXT4, &at.target, "two");
+    let elsewhere = |request| with_parameter(request, "pool", "other");
+    for (id, request) in [
+        ("restored", from_snapshot(EXT4.create("restored"), "snapshot-1")),
+        ("clone", from_volume(EXT4.create("clone"), "pvc-1")),
+    ] {
+        driver.create(elsewhere(request)).await.unwrap();
+        let of_it = use_it(&mut driver, EXT4, &scratch, id).await;
+        let expected = if id == "clone" { "two" } else { "one" };
+        assert_eq!(read(EXT4, &of_it.target), expected);
+        leave_it(&mut driver, id, &of_it).await;
+    }
+    leave_it(&mut driver, "pvc-1", &at).await;
+    assert_eq!(names(&other.join("volumes")), ["clone", "restored"]);
+    driver.stop().await;
+    mount::unmount(&other).unwrap();
 }
 
 #[tokio::test]
