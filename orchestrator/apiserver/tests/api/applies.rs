@@ -376,3 +376,27 @@ async fn kube_rs_applies() {
     assert_eq!(managers, ["other", "merger"]);
     server.shut_down().await;
 }
+
+#[tokio::test]
+async fn events_have_owners_in_both_versions() {
+    let server = Server::start().await;
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+        "eventTime": "2026-03-01T12:00:00.000000Z", "reportingController": "c", "reportingInstance": "c-0",
+        "action": "Act", "reason": "Why", "type": "Normal", "note": "first", "regarding": {"kind": "Pod", "name": "p"},
+    });
+    let new = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let made = server.post(&format!("{new}?fieldManager=a"), &event).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text);
+    let core = "/api/v1/namespaces/default/events/e?fieldManager=b";
+    let changed = server.merge(core, &json!({"message": "second"})).await;
+    let found = owners(&changed.json);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("a Update events.k8s.io/v1 - "), "{found:?}");
+    assert!(
+        found[0].contains("f:reason") && !found[0].contains("f:note"),
+        "{found:?}"
+    );
+    assert_eq!(found[1], r#"b Update v1 - {"f:message":{}}"#);
+    server.shut_down().await;
+}

@@ -46,6 +46,9 @@ pub fn update<'s, V: Versions<'s>>(
     let given = given.filter(|given| Some(*given) != before);
     let stated = given.and_then(|given| Managed::decode(given).ok());
     let stated = stated.filter(|managed| !managed.entries.is_empty());
+    if live.is_some() && before.is_none() && stated.is_none() {
+        return None;
+    }
     let schema = versions.schema(writer.api_version)?;
     let empty = Value::Object(serde_json::Map::new());
     let changes = compare(schema, Some(live.unwrap_or(&empty)), Some(new))
