@@ -9,7 +9,11 @@ mod subvolume;
 use std::path::{Path, PathBuf};
 
 use moorline_driver_sdk::{DriverError, ErrorKind, volume::VolumeStats};
-use moorline_mount::{MountError, beneath::Target, filesystem::FilesystemError};
+use moorline_mount::{
+    MountError,
+    beneath::{Seen, Target},
+    filesystem::FilesystemError,
+};
 use thiserror::Error;
 
 pub(crate) use self::{directory::Directories, loop_file::LoopFiles, subvolume::Subvolumes};
@@ -121,6 +125,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
         target: &Target,
         plan: &MountPlan,
     ) -> Result<(), BackendError>;
+
+    /// Does taking away what is seen at a target undo all of [`Backend::publish`]? Cheap: no list is read.
+    fn leaves_nothing(&self, _files: Files<'_>, _seen: Seen) -> Result<bool, BackendError> {
+        Ok(true)
+    }
 
     /// Undoes all that [`Backend::publish`] does besides the mount and the entry at the target, which the caller has
     /// undone.

@@ -125,6 +125,8 @@ pub(crate) struct MountPlan {
     pub(crate) is_block: bool,
     /// The group that gets the volume.
     pub(crate) group: Option<u32>,
+    /// The volume's writable device as far as it is remembered; looked at before it is believed.
+    pub(crate) device: Option<(u32, u32)>,
     /// The volume's own, from its record.
     pub(crate) settings: Settings,
 }
@@ -145,6 +147,7 @@ impl MountPlan {
             options,
             is_block: capability.is_block(),
             group: group.map(group_number).transpose()?,
+            device: None,
             settings: Settings::default(),
         })
     }

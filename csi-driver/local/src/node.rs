@@ -3,6 +3,7 @@
 mod follow;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,18 +12,19 @@ use moorline_driver_sdk::{
     DriverError, async_trait,
     request::{
         AccessMode, NodeExpandVolume, NodePublishVolume, NodeStageVolume, NodeUnpublishVolume,
-        NodeUnstageVolume, StringMap, VolumeCapability, VolumeStatsQuery,
+        NodeUnstageVolume, StringMap, VolumeCapability, VolumeId, VolumeStatsQuery,
     },
     traits::{NodeExpansion, NodePublishing, NodeStaging, NodeStats},
     volume::{NodeDescription, VolumeCondition, VolumeStats},
 };
 use moorline_mount::{
     MountError,
-    beneath::{Target, TrustedDir},
+    beneath::{Seen, Target, TrustedDir},
     io_limits::Limits,
     usage,
 };
 
+use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::{
@@ -59,6 +61,10 @@ struct Inner {
     targets: TrustedDir,
     identity: Identity,
     follower: Arc<Follower>,
+    /// Writable devices of block volumes, so that they need not be searched for. Looked at before they are believed.
+    devices: Mutex<BTreeMap<VolumeId, (u32, u32)>>,
+    /// The read-only device of a volume comes with its first reader and goes with its last: one at a time.
+    reading: Mutex<()>,
 }
 
 /// A volume whose record has been read, with its backend.
@@ -90,6 +96,8 @@ impl LocalNode {
                 targets,
                 identity,
                 follower,
+                devices: Mutex::default(),
+                reading: Mutex::default(),
             }),
             blocking,
         })
@@ -136,6 +144,15 @@ impl Found {
                 backend::forget_limits(&gone.copied().collect::<Vec<_>>())
             })
             .map_err(|error| error.into_driver_error("unstage the volume"))
+    }
+
+    /// Is unpublishing done once the target is taken away?
+    fn leaves_nothing(&self, target: &Target) -> Result<bool, DriverError> {
+        let Some(seen) = look(target)? else {
+            return Ok(false);
+        };
+        let leaves_nothing = self.backend.leaves_nothing(self.files(), seen);
+        leaves_nothing.map_err(|error| error.into_driver_error("look at the volume's device"))
     }
 
     /// The devices with limits that must not stay with their numbers.
@@ -265,6 +282,7 @@ impl Inner {
     }
 
     fn unstage(&self, request: &NodeUnstageVolume) -> Result<(), DriverError> {
+        self.devices.lock().remove(&request.volume_id);
         let staging = self.target_if_any(&request.staging_target_path)?;
         let found = self.find_if_any(request.volume_id.as_str())?;
         match (&found, &staging) {
@@ -291,23 +309,39 @@ impl Inner {
         if request.capability.access_mode == AccessMode::SingleNodeSingleWriter {
             check_only_user(&found, staging_path, &request.target_path)?;
         }
-        found
-            .backend
-            .publish(found.files(), &staging, &target, &plan)
-            .map_err(|error| error.into_driver_error("publish the volume"))?;
+        plan.device = self.devices.lock().get(&request.volume_id).copied();
+        let published = {
+            let _alone = (plan.is_block && plan.is_read_only()).then(|| self.reading.lock());
+            found.backend.publish(found.files(), &staging, &target, &plan)
+        };
+        published.map_err(|error| error.into_driver_error("publish the volume"))?;
+        if plan.is_block && !plan.is_read_only() && plan.device.is_none() {
+            let seen = look(&target)?;
+            let number = seen.map(|seen| (request.volume_id.clone(), seen.represents));
+            self.devices.lock().extend(number);
+        }
         tracing::info!(path = %target.path().display(), read_only = plan.is_read_only(), "Volume published");
         Ok(())
     }
 
     fn unpublish(&self, request: &NodeUnpublishVolume) -> Result<(), DriverError> {
-        if let Some(target) = self.target_if_any(&request.target_path)? {
+        let found = self.find_if_any(request.volume_id.as_str());
+        let target = self.target_if_any(&request.target_path)?;
+        let leaves_nothing = match (&found, &target) {
+            // Only a shortcut: what is wrong shows on the long way, too.
+            (Ok(Some(found)), Some(target)) => found.leaves_nothing(target).unwrap_or(false),
+            _ => false,
+        };
+        if let Some(target) = target {
             unmount(&target)?;
             failpoint::hit("unpublish::after_unmount")?;
             let removed = target.remove();
             removed.map_err(|error| BackendError::from(error).into_driver_error("remove the target"))?;
             failpoint::hit("unpublish::after_removal")?;
         }
-        if let Some(found) = self.find_if_any(request.volume_id.as_str())? {
+        // Whatever its record is like, nobody sees the volume any more.
+        if let Some(found) = found?.filter(|_| !leaves_nothing) {
+            let _alone = self.reading.lock();
             let undone = found.backend.unpublish(found.files());
             undone.map_err(|error| error.into_driver_error("unpublish the volume"))?;
         }
@@ -353,10 +387,13 @@ impl Inner {
     }
 }
 
+fn look(path: &Target) -> Result<Option<Seen>, DriverError> {
+    path.look()
+        .map_err(|error| BackendError::from(error).into_driver_error("look at the path"))
+}
+
 fn is_mount_point(path: &Target) -> Result<bool, DriverError> {
-    let seen = path.look();
-    let seen = seen.map_err(|error| BackendError::from(error).into_driver_error("look at the path"))?;
-    Ok(seen.is_some_and(|seen| seen.is_mount_point))
+    Ok(look(path)?.is_some_and(|seen| seen.is_mount_point))
 }
 
 /// CSI 1.12, node calls: "exceeds capabilities" is a failed precondition.

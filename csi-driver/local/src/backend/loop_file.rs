@@ -17,7 +17,7 @@ use std::{
 use moorline_driver_sdk::volume::{VolumeStats, VolumeUsage};
 use moorline_mount::{
     allocate,
-    beneath::Target,
+    beneath::{Seen, Target},
     copy,
     filesystem::{self, FsType},
     loop_device::{self, AttachOptions},
@@ -191,7 +191,15 @@ impl LoopFiles {
                 what,
             });
         }
-        let device = match devices::device(files, plan.is_read_only())? {
+        let remembered = match plan.device.filter(|_| !plan.is_read_only()) {
+            Some(number) => devices::device_of_number(files, number)?,
+            None => None,
+        };
+        let device = match remembered {
+            Some(device) if !device.is_read_only()? => Some(device),
+            _ => devices::device(files, plan.is_read_only())?,
+        };
+        let device = match device {
             Some(device) => device,
             None if plan.is_read_only() && devices::device(files, false)?.is_some() => loop_device::attach(
                 devices::image(files),
@@ -390,6 +398,20 @@ impl Backend for LoopFiles {
 
     fn devices(&self, files: Files<'_>) -> Result<Vec<(u32, u32)>, BackendError> {
         tuning::numbers(files)
+    }
+
+    /// A read-only device may be left, also when nothing is seen because an earlier try came no further.
+    fn leaves_nothing(&self, files: Files<'_>, seen: Seen) -> Result<bool, BackendError> {
+        if files.content != Content::Block {
+            return Ok(true);
+        }
+        if !seen.is_mount_point {
+            return Ok(false);
+        }
+        match devices::device_of_number(files, seen.represents)? {
+            Some(device) => Ok(!device.is_read_only()?),
+            None => Ok(false),
+        }
     }
 
     fn unpublish(&self, files: Files<'_>) -> Result<(), BackendError> {

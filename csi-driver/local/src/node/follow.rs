@@ -1,7 +1,13 @@
 //! Follows the records of the volumes that are staged on this machine: whoever changed one, a controller elsewhere or one that
 //! died before it acted, the volume's device comes to be as its record says.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use moorline_driver_sdk::DriverError;
 use moorline_mount::loop_device;
@@ -20,6 +26,9 @@ use crate::{
 /// How long a change may take to arrive. Looking costs a listing of the loop devices and a stat for each of ours.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// A filesystem is frozen for 30 s at most while it is copied; a controller that restarts is faster than that, too.
+const FROZEN_AGE: Duration = Duration::from_secs(45);
+
 /// Which record a volume has been tuned by: its file's inode and time.
 type Version = (u64, i64, i64);
 
@@ -29,6 +38,8 @@ pub(crate) struct Follower {
     pools: Arc<Pools>,
     /// By the volume's directory.
     done: Mutex<BTreeMap<PathBuf, Done>>,
+    /// Volumes that have been let go of: the volume's directory, and since when it had been held.
+    thawed: Mutex<BTreeSet<(PathBuf, SystemTime)>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +54,7 @@ impl Follower {
         Follower {
             pools,
             done: Mutex::default(),
+            thawed: Mutex::default(),
         }
     }
 
@@ -76,6 +88,7 @@ impl Follower {
             .map_err(|error| BackendError::from(error).into_driver_error("list the loop devices"))?;
         let mut present = Vec::new();
         for pool in self.pools.iter() {
+            self.thaw(pool);
             // The kernel names files by their real paths.
             let Ok(volumes) = pool.volumes.path().canonicalize() else {
                 continue;
@@ -96,6 +109,16 @@ impl Follower {
             .lock()
             .retain(|directory, _| present.contains(directory));
         Ok(())
+    }
+
+    /// Nobody can write to what a killed controller has left frozen, until it comes back; if it does not, nodes help.
+    fn thaw(&self, pool: &Pool) {
+        for (volume_id, since) in pool.long_frozen(FROZEN_AGE) {
+            let freeze = (pool.directory(&volume_id), since);
+            if !self.thawed.lock().contains(&freeze) && pool.thaw_abandoned(&volume_id) {
+                self.thawed.lock().insert(freeze);
+            }
+        }
     }
 
     fn follow(&self, pool: &Pool, volume_id: &str) {

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io,
     path::PathBuf,
+    time::{Duration, SystemTime},
 };
 
 use moorline_driver_sdk::{DriverError, ErrorKind};
@@ -59,6 +60,29 @@ impl Pool {
             fs::remove_file(entry.path()).map_err(PoolError::io("remove", entry.path()))?;
         }
         Ok(())
+    }
+
+    /// The volumes that are said to be held still for longer than `age`. A cut takes less.
+    pub(crate) fn long_frozen(&self, age: Duration) -> Vec<(String, SystemTime)> {
+        let entries = fs::read_dir(self.root.join(FROZEN));
+        let said = entries.into_iter().flatten().flatten().filter_map(|entry| {
+            let since = entry.metadata().and_then(|seen| seen.modified()).ok()?;
+            let is_long = since.elapsed().is_ok_and(|elapsed| elapsed > age);
+            let volume_id = entry.file_name().into_string().ok()?;
+            (is_long && is_id(&volume_id)).then_some((volume_id, since))
+        });
+        said.collect()
+    }
+
+    /// As [`Pool::thaw_leftovers`], for a node whose controller does not come back. The words stay for the controller: what
+    /// they are about may be on another machine. False while there is a controller.
+    pub(crate) fn thaw_abandoned(&self, volume_id: &str) -> bool {
+        // Held meanwhile: a controller that starts now finds the pool locked, and starts again.
+        let Ok(_lock) = super::lock(&self.root) else {
+            return false;
+        };
+        self.thaw_leftover(volume_id);
+        true
     }
 
     fn thaw_leftover(&self, volume_id: &str) {

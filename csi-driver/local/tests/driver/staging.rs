@@ -3,15 +3,16 @@
 use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
+    time::SystemTime,
 };
 
-use moorline_driver_local::BackendKind;
-use moorline_mount::{filesystem, loop_device, mountinfo};
+use moorline_driver_local::{BackendKind, Services};
+use moorline_mount::{filesystem, freeze::Frozen, loop_device, mountinfo};
 use moorline_proto::csi::{self, volume_capability::AccessType, volume_content_source};
 use tonic::Code;
 
 use crate::support::{
-    BLOCK, BTRFS, DIR, Driver, EXT4, MIB, SUBVOLUME, Scratch, Use, XFS, cannot_run, range, text,
+    BLOCK, BTRFS, DIR, Driver, EXT4, LONG, MIB, SUBVOLUME, Scratch, Use, XFS, cannot_run, config, range, text,
 };
 
 fn clone_request(usage: Use, name: &str, source: &str, bytes: i64) -> csi::CreateVolumeRequest {
@@ -196,6 +197,46 @@ async fn mount_options_reach_the_filesystem_and_the_mount() {
     driver.unstage("v", &staging).await.unwrap();
     driver.delete("v").await.unwrap();
     driver.stop().await;
+}
+
+/// A controller was killed between freezing and thawing, and does not come back.
+#[tokio::test]
+async fn what_a_lost_controller_left_frozen_is_thawed_by_the_node() {
+    if cannot_run(
+        "what_a_lost_controller_left_frozen_is_thawed_by_the_node",
+        EXT4.tools(),
+    ) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut driver = Driver::start(&scratch, BackendKind::Loop).await;
+    driver.create(EXT4.create("v")).await.unwrap();
+    driver.stop().await;
+    let mut node_config = config(scratch.root(), BackendKind::Loop);
+    node_config.services = Services::Node;
+    let mut node = Driver::with(node_config).await;
+    let staging = scratch.directory("staging");
+    node.stage(EXT4.stage("v", &staging)).await.unwrap();
+
+    let marker = File::create(scratch.path("pool/frozen/v")).unwrap();
+    let held = Frozen::freeze(&staging).unwrap();
+    // Old enough to be sure that no controller is about to thaw it.
+    marker.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let path = staging.join("file");
+    let written = tokio::task::spawn_blocking(move || fs::write(path, "x"));
+    tokio::time::timeout(LONG, written)
+        .await
+        .expect("it is thawed")
+        .unwrap()
+        .unwrap();
+    assert!(!held.thaw().unwrap(), "somebody else has thawed it");
+    node.unstage("v", &staging).await.unwrap();
+    node.stop().await;
+    let mut driver = Driver::start(&scratch, BackendKind::Loop).await;
+    assert_eq!(fs::read_dir(scratch.path("pool/frozen")).unwrap().count(), 0);
+    driver.delete("v").await.unwrap();
+    driver.stop().await;
+    assert_eq!(scratch.in_use(), (vec![], vec![]));
 }
 
 /// The health that node and controller tell of the volume.
