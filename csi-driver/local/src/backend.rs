@@ -183,7 +183,8 @@ pub(crate) fn forget_limits(devices: &[(u32, u32)]) -> Result<(), BackendError> 
 
 /// Takes away what removing files alone can't: the data in a thing's directory, whatever its content.
 pub(crate) fn remove_data(directory: &Path) -> Result<(), PoolError> {
-    subvolume::remove_data(directory)
+    subvolume::remove_data(directory)?;
+    directory::remove_data(directory)
 }
 
 /// What went wrong with a volume's data or mounts.

@@ -1,5 +1,7 @@
-//! The `dir` backend: a directory per volume, bind-mounted at the target. Capacity is accounted, not enforced.
+//! The `dir` backend: a directory per volume, bind-mounted at the target. Capacity is enforced by project quotas where the
+//! pool's filesystem has them, elsewhere only accounted.
 
+mod quota;
 mod tree;
 
 use std::{
@@ -22,6 +24,7 @@ use crate::{
     copying::Copying,
     failpoint,
     fit::MountPlan,
+    pool::PoolError,
     record::{Content, Provisioning},
 };
 
@@ -97,11 +100,8 @@ impl Backend for Directories {
         }
     }
 
-    fn enforcement(&self, _pool: &Path, _content: Content) -> Result<Enforcement, BackendError> {
-        Ok(Enforcement::Accounted {
-            why: "the size of a directory is only accounted; use a pool with backend=loop or backend=btrfs"
-                .to_owned(),
-        })
+    fn enforcement(&self, pool: &Path, _content: Content) -> Result<Enforcement, BackendError> {
+        quota::enforcement(pool)
     }
 
     fn make(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError> {
@@ -110,7 +110,8 @@ impl Backend for Directories {
         fs::create_dir(&data).map_err(BackendError::io("make the directory", &data))?;
         // mkdir alone would subtract the umask.
         let mode = fs::Permissions::from_mode(DATA_MODE);
-        fs::set_permissions(&data, mode).map_err(BackendError::io("set the mode of", &data))
+        fs::set_permissions(&data, mode).map_err(BackendError::io("set the mode of", &data))?;
+        quota::limit(&data, new.bytes)
     }
 
     fn make_from(
@@ -121,6 +122,10 @@ impl Backend for Directories {
         copying: &mut Copying,
     ) -> Result<(), BackendError> {
         refuse_thick(new)?;
+        let data = Self::data(files);
+        // The limit first: what is made in it then counts.
+        fs::create_dir(&data).map_err(BackendError::io("make the directory", &data))?;
+        quota::limit(&data, new.bytes)?;
         self.cut(files, source, copying)
     }
 
@@ -145,10 +150,10 @@ impl Backend for Directories {
         tree::allocated_bytes(&Self::data(files))
     }
 
-    fn fault(&self, files: Files<'_>, _bytes: u64) -> Result<Option<String>, BackendError> {
+    fn fault(&self, files: Files<'_>, bytes: u64) -> Result<Option<String>, BackendError> {
         let data = Self::data(files);
         match fs::symlink_metadata(&data) {
-            Ok(seen) if seen.is_dir() => Ok(None),
+            Ok(seen) if seen.is_dir() => quota::fault(&data, bytes),
             Ok(_) => Ok(Some(format!("{} is no directory", data.display()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Some(format!("the directory {} is missing", data.display())))
@@ -166,8 +171,8 @@ impl Backend for Directories {
         Ok(())
     }
 
-    fn grow(&self, _files: Files<'_>, _new: NewData) -> Result<(), BackendError> {
-        Ok(())
+    fn grow(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError> {
+        quota::limit(&Self::data(files), new.bytes)
     }
 
     fn needs_node_expansion(&self) -> bool {
@@ -247,6 +252,11 @@ impl Backend for Directories {
         }
         filesystem_stats(path)
     }
+}
+
+/// Takes the limit of the directory in a thing's own directory away, if it has one.
+pub(super) fn remove_data(directory: &Path) -> Result<(), PoolError> {
+    Ok(quota::release(&directory.join(DATA))?)
 }
 
 /// A directory has no blocks of its own to set aside.

@@ -1,10 +1,12 @@
 //! GetCapacity: what can still be created in the pool that the parameters name, at the place asked about.
 
+use std::sync::Arc;
+
 use moorline_driver_sdk::{
     DriverError, async_trait, request::CapacityQuery, traits::Capacity, volume::AvailableCapacity,
 };
 
-use super::LocalController;
+use super::{LocalController, create};
 use crate::{backend, class::Class, fit, room::Purpose};
 
 /// What can't be created at all has no room.
@@ -36,11 +38,19 @@ impl Capacity for LocalController {
                 }
             }
         };
-        let pool = std::sync::Arc::clone(&member.pool);
-        let space = self
-            .blocking
-            .run("measure the pool", move || pool.space())
-            .await??;
+        let (measured, required) = (Arc::clone(member), class.quota);
+        let work = move || {
+            // What no volume of the class can get here has no room.
+            let is_possible = match content {
+                Some(content) => create::check_quota(&measured, content, required).is_ok(),
+                None => true,
+            };
+            Ok::<_, DriverError>((measured.pool.space()?, is_possible))
+        };
+        let (space, is_possible) = self.blocking.run("measure the pool", work).await??;
+        if !is_possible {
+            return Ok(NONE);
+        }
         let available_bytes = member.catalog.left(space, Purpose::Volume(class.provisioning));
         Ok(AvailableCapacity {
             available_bytes,

@@ -18,7 +18,7 @@ use crate::{
     copying::Copying,
     failpoint, fit,
     ids::volume_id_of,
-    record::{Record, Source},
+    record::{Content, Record, Source},
     requested::{Wanted, check_same},
 };
 
@@ -98,7 +98,7 @@ fn create(
         Begin::Create => {}
     }
     let reservation = Reservation::new(member, &record.volume_id);
-    check_quota(member, wanted)?;
+    check_quota(member, wanted.content, wanted.class.quota)?;
     modification::check(member, wanted.content, &wanted.mutable_parameters)?;
     let new = NewData {
         bytes: record.capacity_bytes,
@@ -128,12 +128,12 @@ fn create(
 }
 
 /// A class that wants a sure quota gets no volume without one.
-fn check_quota(member: &Member, wanted: &Wanted) -> Result<(), DriverError> {
-    if wanted.class.quota == Quota::BestEffort {
+pub(super) fn check_quota(member: &Member, content: Content, quota: Quota) -> Result<(), DriverError> {
+    if quota == Quota::BestEffort {
         return Ok(());
     }
-    let enforcement = backend::of_content(wanted.content)
-        .enforcement(member.pool.root(), wanted.content)
+    let enforcement = backend::of_content(content)
+        .enforcement(member.pool.root(), content)
         .map_err(|error| error.into_driver_error("find out whether quotas are enforced"))?;
     match enforcement {
         Enforcement::Enforced => Ok(()),

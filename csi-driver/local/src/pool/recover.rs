@@ -91,7 +91,7 @@ impl Pool {
             // Without a whole record the making had not begun with the members yet, or the removal had ended with them.
             let bytes = fs::read(directory.join(RECORD_FILE));
             if let Some(group) = bytes.ok().and_then(|bytes| GroupRecord::read_of(id, &bytes).ok()) {
-                doomed.extend(group.snapshot_ids);
+                doomed.extend(group.snapshot_ids.into_iter().filter(|id| is_id(id)));
             }
         }
         Ok(doomed)

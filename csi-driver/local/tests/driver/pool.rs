@@ -3,7 +3,8 @@
 use std::{collections::HashSet, fs};
 
 use crate::support::{
-    BLOCK, DIR, Driver, EXT4, MIB, NODE, Scratch, Use, cannot_run, config, delete, range, with_parameter,
+    BLOCK, DIR, Driver, EXT4, MIB, NODE, Scratch, Use, cannot_run, config, delete, range, skipped,
+    with_parameter,
 };
 use moorline_driver_local::{BackendKind, PoolConfig, Services, topology_key};
 use moorline_driver_sdk::Endpoint;
@@ -365,4 +366,88 @@ async fn an_id_that_is_in_two_pools_is_served_from_the_first() {
         "nobody touches the other"
     );
     driver.stop().await;
+}
+
+/// Writes and fsyncs up to `bytes`; how many there was room for.
+fn fill(path: &std::path::Path, bytes: i64) -> i64 {
+    let mut file = fs::File::create(path).unwrap();
+    let mut written = 0;
+    while written < bytes {
+        if std::io::Write::write_all(&mut file, &[7; 1 << 16])
+            .and_then(|()| file.sync_data())
+            .is_err()
+        {
+            break;
+        }
+        written += 1 << 16;
+    }
+    written
+}
+
+#[tokio::test]
+async fn directories_have_limits_where_the_filesystem_has_project_quotas() {
+    let test = "directories_have_limits_where_the_filesystem_has_project_quotas";
+    if cannot_run(test, EXT4.tools()) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (image, pool) = (scratch.path("pool.img"), scratch.directory("pool"));
+    fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    let made = std::process::Command::new("mkfs.ext4")
+        .args([
+            "-q",
+            "-F",
+            "-O",
+            "quota,project",
+            "-E",
+            "quotatype=prjquota",
+            "--",
+        ])
+        .arg(&image)
+        .status();
+    assert!(made.unwrap().success());
+    let options = moorline_mount::loop_device::AttachOptions {
+        autoclear: true,
+        ..Default::default()
+    };
+    let device = moorline_mount::loop_device::attach(&image, options).unwrap();
+    let mounted = moorline_mount::mount::mount(device.path(), &pool, "ext4", &["prjquota".to_owned()]);
+    if let Err(error) = mounted {
+        skipped(test, &format!("no project quotas here: {error}"));
+        return;
+    }
+    drop(device);
+    let mut driver = Driver::start(&scratch, BackendKind::Dir).await;
+    let usage = Use {
+        bytes: 4 * MIB,
+        ..DIR
+    };
+    let sure = |request| with_parameter(request, "quota", "required");
+    driver.create(sure(usage.create("pvc-1"))).await.unwrap();
+    let data = pool.join("volumes/pvc-1/data");
+    let written = fill(&data.join("file"), 16 * MIB);
+    assert!((3 * MIB..=4 * MIB).contains(&written), "{written}");
+    driver.expand("pvc-1", 8 * MIB).await.unwrap();
+    let written = fill(&data.join("file"), 16 * MIB);
+    assert!((7 * MIB..=8 * MIB).contains(&written), "{written}");
+    let larger = Use {
+        bytes: 10 * MIB,
+        ..DIR
+    };
+    driver
+        .create(sure(crate::support::from_volume(larger.create("clone"), "pvc-1")))
+        .await
+        .unwrap();
+    let more = fill(&pool.join("volumes/clone/data/more"), 16 * MIB);
+    assert!((MIB..=3 * MIB).contains(&more), "{more} beside what was copied");
+    let all = driver.controller.list_volumes(csi::ListVolumesRequest::default());
+    for entry in all.await.unwrap().into_inner().entries {
+        let condition = entry.status.unwrap().volume_condition.unwrap();
+        assert!(!condition.abnormal, "{condition:?}");
+    }
+    for id in ["pvc-1", "clone"] {
+        driver.delete(id).await.unwrap();
+    }
+    driver.stop().await;
+    moorline_mount::mount::unmount(&pool).unwrap();
 }
