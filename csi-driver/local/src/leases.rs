@@ -70,6 +70,29 @@ fn read_in(directory: &Path, volume_id: &str) -> Result<Option<Lease>, PoolError
     Ok(Some(lease))
 }
 
+/// Refuses a pool with volumes that nodes hold, on behalf of a driver that heeds no leases.
+pub(crate) fn refuse_leased(pool: &Pool) -> Result<(), PoolError> {
+    let directory = pool.root().join(DIRECTORY);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(PoolError::io("list", directory)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(PoolError::io("list", &directory))?;
+        let volume_id = entry.file_name().to_string_lossy().into_owned();
+        let lease = read_in(&directory, &volume_id)?;
+        if let Some(holder) = lease.as_ref().and_then(|lease| lease.holders.first()) {
+            return Err(PoolError::Leased {
+                pool: pool.name().to_owned(),
+                node_id: holder.node_id.clone(),
+                volume_id,
+            });
+        }
+    }
+    Ok(())
+}
+
 impl Shelf {
     fn open(pool: &Pool) -> Result<Self, PoolError> {
         let path = pool.root().join(DIRECTORY);
@@ -388,6 +411,11 @@ mod tests {
             leases.unpublish(&pool, "v1", Some("n1")).unwrap();
         }
         leases.refuse_held("v1").unwrap();
+        refuse_leased(&pool).expect("nobody holds one");
+        assert!(
+            matches!(read(&pool, "v1"), Ok(Some(_))),
+            "it stays for its generation"
+        );
         let second = leases.publish(&pool, "v1", wish("n2"), &n2).unwrap();
         assert!(second > first);
         leases
@@ -395,6 +423,11 @@ mod tests {
             .expect("there is room again");
         leases.unpublish(&pool, "v1", None).unwrap();
         leases.forget(&pool, "v1");
+        let held = refuse_leased(&pool).unwrap_err().to_string();
+        assert!(
+            held.contains("v2") && held.contains("n1") && held.contains("--attachable"),
+            "{held}"
+        );
         assert_eq!(read(&pool, "v1").unwrap(), None);
     }
 

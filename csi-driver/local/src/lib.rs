@@ -127,9 +127,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let mut builder = Driver::builder(info).topology().single_node_modes();
 
     let has_controller = config.services.has_controller();
-    let pools = config.pools.clone();
+    let (pools, is_attachable) = (config.pools.clone(), config.is_attachable);
     let opened = blocking.run("open the pools", move || {
-        Pools::open(&pools, has_controller).map(Arc::new)
+        let pools = Pools::open(&pools, has_controller)?;
+        if !is_attachable {
+            pools.iter().try_for_each(|pool| leases::refuse_leased(pool))?;
+        }
+        Ok::<_, PoolError>(Arc::new(pools))
     });
     let pools = opened.await.map_err(Error::Open)??;
     if has_controller {

@@ -44,6 +44,18 @@ pub enum PoolError {
         /// What is missing, and what to do.
         what: String,
     },
+    /// Other nodes may be using its volumes, and this driver would not heed that.
+    #[error(
+        "volume {volume_id} of pool {pool} is leased to node {node_id}: start with --attachable, or unpublish it there first"
+    )]
+    Leased {
+        /// The pool.
+        pool: String,
+        /// The first such volume.
+        volume_id: String,
+        /// Who has it.
+        node_id: String,
+    },
     /// There is no such volume, snapshot or group.
     #[error("there is no {noun} {id}")]
     NotThere {
