@@ -104,6 +104,7 @@ pub(crate) async fn sidecars(
     let mut all = all::AllConfig::new(socket(&config.state).display().to_string());
     // A volume is reached from its own node alone: nothing but the selected node's segment helps the driver.
     all.provisioner.strict_topology = true;
+    all.provisioner.ledger_namespace = Some(String::from("kube-system"));
     all::run(all, informers, stop).await
 }
 

@@ -29,6 +29,10 @@ pub struct Args {
     /// The driver's socket as the kubelet sees it. Default: --csi-address.
     #[arg(long, value_name = "PATH")]
     kubelet_registration_path: Option<String>,
+    /// Namespace of the ConfigMaps that hold what is being asked of the driver, so that a restart finds volumes it was
+    /// killed over. Must stay the same over restarts. Default: the pod's namespace, or that of the kubeconfig's context.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    ledger_namespace: Option<String>,
 }
 
 /// Runs the sidecars until a signal ends them.
@@ -55,7 +59,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
     }
     registering.close();
-    let config = all::AllConfig::new(args.csi_address.clone());
+    let mut config = all::AllConfig::new(args.csi_address.clone());
+    config.provisioner.ledger_namespace = args.ledger_namespace.clone();
     let mut serving = Box::pin(all::run(config, informers.clone(), stop.clone()));
     let ended = tokio::select! {
         ended = &mut serving => ended,

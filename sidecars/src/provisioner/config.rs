@@ -34,6 +34,9 @@ pub struct ProvisionerConfig {
     pub capacity: Option<CapacityConfig>,
     /// One provisioner per node: the node whose claims it takes.
     pub node_name: Option<String>,
+    /// Namespace of the ConfigMaps that hold what is being asked of the driver; `None` takes the client's own: the pod's
+    /// namespace, or that of the kubeconfig's context. Must stay the same over restarts.
+    pub ledger_namespace: Option<String>,
 }
 
 /// Settings of the CSIStorageCapacity producer.
@@ -81,6 +84,7 @@ impl ProvisionerConfig {
             controller_publish_readonly: false,
             capacity: None,
             node_name: None,
+            ledger_namespace: None,
         }
     }
 

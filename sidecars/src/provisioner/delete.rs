@@ -7,6 +7,7 @@ use moorline_proto::csi::DeleteVolumeRequest;
 use moorline_runtime::{EventType, Outcome};
 
 use super::Provisioner;
+use super::ledger::LedgerError;
 use super::provision::BUSY_INTERVAL;
 use super::volume::{Deletion, Next, Refusal, Seen, decide};
 use crate::api::{WriteError, code};
@@ -24,6 +25,8 @@ pub(crate) enum DeleteError {
     Driver { volume_id: String, why: String },
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 impl Provisioner {
@@ -57,6 +60,7 @@ impl Provisioner {
                 Ok(Outcome::Settled)
             }
             Next::RemoveFinalizer => {
+                self.ledger.cleared(&name).await?;
                 self.edit_finalizers(pv, &name, finalizers::remove).await?;
                 Ok(Outcome::Settled)
             }
@@ -106,6 +110,8 @@ impl Provisioner {
 
     /// The volume is gone: so shall be its PV. Others may hold it a little longer.
     async fn delete_pv(&self, pv: &PersistentVolume, name: &str) -> Result<(), DeleteError> {
+        // An intent that outlives its PV would be taken for a volume that was never handed over.
+        self.ledger.cleared(name).await?;
         let mut current = pv.clone();
         if pv.metadata.deletion_timestamp.is_none() {
             let pvs: Api<PersistentVolume> = Api::all(self.client.clone());

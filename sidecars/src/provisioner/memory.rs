@@ -1,5 +1,5 @@
-//! What a provisioner remembers between tries. Nothing here is needed for correctness after a restart but the plans of
-//! calls in flight, which a restart makes anew from the same claim.
+//! What a provisioner remembers between tries. Nothing here is needed after a restart but the plans of calls whose end is
+//! unknown, which a restart finds in the ledger.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -45,12 +45,6 @@ impl Memory {
                 all.remove(uid);
             }
         }
-    }
-
-    /// Forgets all about a claim that is settled.
-    pub(crate) fn forget(&self, uid: &str) {
-        self.drop_plan(uid);
-        self.set_slow(uid, None);
     }
 
     /// Takes the right to create or delete the volume of that name; `None` while somebody else has it. Creating and

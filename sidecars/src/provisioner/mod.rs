@@ -1,7 +1,7 @@
 //! `csi-provisioner`: turns claims into volumes and PVs, and deletes the volumes of released PVs.
 //!
 //! [`claim`] decides about claims, [`volume`] about PVs; [`provision`] and [`delete`] do what they decide. Each claim
-//! costs one write, that of its PV.
+//! costs the write of its PV, and its share of a write to the [`ledger`], which makes plans outlive the process.
 
 mod capacity;
 mod claim;
@@ -9,6 +9,7 @@ mod class_parameters;
 mod config;
 mod delete;
 mod feed;
+mod ledger;
 mod memory;
 mod outcome;
 mod plan;
@@ -34,6 +35,8 @@ use crate::discovery::ControllerCapability;
 use crate::driver::{Driver, supervise};
 use crate::{SidecarError, recorder_component};
 use capacity::CapacityProducer;
+use ledger::Ledger;
+use provision::ClaimKey;
 use segments::NodeTopology;
 
 /// Runs the provisioner for one driver until `stop`, with a connection of its own.
@@ -72,6 +75,7 @@ pub(crate) struct Provisioner {
     capacity: Option<Arc<CapacityProducer>>,
     recorder: Recorder,
     memory: Arc<Memory>,
+    ledger: Ledger,
 }
 
 /// Runs the provisioner for a discovered driver until `stop`.
@@ -90,6 +94,9 @@ pub(crate) async fn serve(
         biased;
         () = stop.cancelled() => return,
         () = provisioner.synced() => {}
+    }
+    if !provisioner.resume(&claim_queue, &stop).await {
+        return;
     }
     provisioner.feed_claims(&claim_queue, &stop);
     provisioner.feed_volumes(&volume_queue, &stop);
@@ -111,7 +118,13 @@ pub(crate) async fn serve(
             capacity.serve(stop.clone()).await;
         }
     };
-    futures::future::join4(claims, volumes, telling, waking).await;
+    let closed = CancellationToken::new();
+    let working = async {
+        futures::future::join4(claims, volumes, telling, waking).await;
+        // Only now: work that is still running may wait for a write.
+        closed.cancel();
+    };
+    futures::future::join(working, provisioner.ledger.serve(&closed)).await;
     provisioner.recorder.stopped().await;
 }
 
@@ -139,7 +152,14 @@ impl Provisioner {
                 topology.clone(),
             ))
         });
+        let ledger = Ledger::new(
+            client.clone(),
+            config.ledger_namespace.as_deref(),
+            &driver_name,
+            config.node_name.as_deref(),
+        );
         Self {
+            ledger,
             recorder: Recorder::new(
                 client.clone(),
                 &recorder_component(&driver_name),
@@ -161,6 +181,23 @@ impl Provisioner {
             driver,
             config,
         }
+    }
+
+    /// Takes up what an earlier process left: plans without PV, whose volume may exist. False when stopped.
+    async fn resume(&self, claims: &Queue<ClaimKey>, stop: &CancellationToken) -> bool {
+        let has_pv = |volume_name: &str| self.pvs.get(None, volume_name).is_some();
+        let Some(plans) = self.ledger.load(has_pv, stop).await else {
+            return false;
+        };
+        for plan in plans {
+            let key = ClaimKey::referred(&plan.claim);
+            tracing::info!(pv.name = plan.volume_name(), claim = ?key, "Asking again for a volume that may exist");
+            if self.memory.in_progress(&key.uid).is_none() {
+                self.memory.keep(&key.uid, Arc::new(plan));
+            }
+            claims.add(key);
+        }
+        true
     }
 
     async fn synced(&self) {

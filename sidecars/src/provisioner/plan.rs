@@ -53,7 +53,7 @@ pub(crate) struct Plan {
     pub(crate) class_name: String,
     pub(crate) class_uid: String,
     /// The PV but for what the driver answers.
-    draft: PersistentVolume,
+    pub(super) draft: PersistentVolume,
 }
 
 /// Makes the plan; the topology requirement and content source are added by the caller.

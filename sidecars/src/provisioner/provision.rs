@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::Provisioner;
 use super::claim::{Attributes, Next, Refusal, Seen, Slow, decide};
+use super::ledger::LedgerError;
 use super::outcome::{AfterCreate, Existing, Then, after_create, compare};
 use super::plan::Plan;
 use super::source::{self, Named, Source};
@@ -50,6 +51,17 @@ impl ClaimKey {
     }
 }
 
+impl ClaimKey {
+    /// The claim that a plan or PV names.
+    pub(super) fn referred(reference: &ObjectReference) -> Self {
+        Self {
+            namespace: reference.namespace.clone().unwrap_or_default(),
+            name: reference.name.clone().unwrap_or_default(),
+            uid: reference.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// Why a claim is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProvisionError {
@@ -61,6 +73,8 @@ pub(crate) enum ProvisionError {
     Secret(#[from] secrets::SecretReadError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error("volume {0} is of no use: another one has its persistent volume; deleting it: {1}")]
     Stray(String, String),
     #[error("persistent volume {0} of a former volume still exists")]
@@ -75,7 +89,7 @@ impl Provisioner {
         };
         match self.decide_claim(&key).await {
             Next::Settled => {
-                self.memory.forget(&key.uid);
+                self.forget(&key.uid);
                 Ok(Outcome::Settled)
             }
             Next::Create(plan) => Box::pin(self.create(&key, plan)).await,
@@ -179,7 +193,11 @@ impl Provisioner {
                 return Err(error.into());
             }
         };
-        // From here on a volume may exist, also if this task dies: kept until a final answer is in.
+        // From here on a volume may exist, also if this process dies: kept until a final answer is in.
+        if let Err(error) = self.ledger.record(&plan).await {
+            self.provisioning_failed(&plan, &error.to_string());
+            return Err(error.into());
+        }
         self.memory.keep(&key.uid, plan.clone());
         let mut controller = self.driver.connection.controller();
         let creating = call(self.config.timeout, request, |request| {
@@ -227,11 +245,11 @@ impl Provisioner {
         match then {
             Then::AskAgain => self.provisioning_failed(plan, &why),
             Then::Retry => {
-                self.memory.drop_plan(&key.uid);
+                self.drop_plan(&key.uid);
                 self.provisioning_failed(plan, &why);
             }
             Then::RetrySlowly => {
-                self.memory.drop_plan(&key.uid);
+                self.drop_plan(&key.uid);
                 let until = Timestamp::now()
                     + jiff::SignedDuration::from_secs(SLOW_RETENTION.as_secs().cast_signed());
                 let class_uid = plan.class_uid.clone();
@@ -239,7 +257,7 @@ impl Provisioner {
                 self.provisioning_failed(plan, &format!("{why}; further tries are delayed"));
             }
             Then::Reschedule => {
-                self.memory.drop_plan(&key.uid);
+                self.drop_plan(&key.uid);
                 return self.reschedule(key, failure_message(plan, &why)).await;
             }
         }
@@ -274,7 +292,7 @@ impl Provisioner {
                 return Err(error.into());
             }
         }
-        self.memory.forget(&key.uid);
+        self.forget(&key.uid);
         self.refresh_capacity(&plan.class_name);
         let message = format!("Successfully provisioned volume {name}");
         self.recorder
@@ -296,7 +314,7 @@ impl Provisioner {
         let volume_id = volume_id.unwrap_or_default();
         match self.discard(plan, &volume_id).await {
             None => {
-                self.memory.forget(&key.uid);
+                self.forget(&key.uid);
                 Ok(Outcome::Settled)
             }
             Some(error) => Err(ProvisionError::Stray(volume_id, error)),
@@ -350,6 +368,20 @@ impl Provisioner {
             .map_err(|error| WriteError::new("remove selected node from claim", error))?;
         self.claims.observe(patched);
         Ok(Outcome::Settled)
+    }
+
+    /// The plan came to nothing, and no volume exists.
+    fn drop_plan(&self, uid: &str) {
+        if let Some(plan) = self.memory.in_progress(uid) {
+            self.memory.drop_plan(uid);
+            self.ledger.done(plan.volume_name());
+        }
+    }
+
+    /// Nothing is left to do for the claim.
+    fn forget(&self, uid: &str) {
+        self.drop_plan(uid);
+        self.memory.set_slow(uid, None);
     }
 
     pub(super) fn refresh_capacity(&self, class_name: &str) {

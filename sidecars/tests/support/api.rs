@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::crash::Crash;
+
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// Plural, namespace, name.
 type Key = (String, String, String);
@@ -40,6 +42,8 @@ struct State {
 
 #[derive(Clone)]
 pub struct Api {
+    /// Where the process that uses it dies.
+    pub crash: Crash,
     state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
 }
@@ -47,6 +51,7 @@ pub struct Api {
 impl Default for Api {
     fn default() -> Self {
         Self {
+            crash: Crash::default(),
             state: Arc::default(),
             changed: watch::Sender::new(0),
         }
@@ -228,7 +233,11 @@ impl Api {
         } else {
             serde_json::from_slice(&body).expect("json")
         };
-        match self.plain(&parts.method, target, content_type, body) {
+        let is_action = parts.method != Method::GET && target.plural != "events";
+        let action = self.crash.begin(is_action).await;
+        let answer = self.plain(&parts.method, target, content_type, body);
+        self.crash.end(action).await;
+        match answer {
             Ok(object) => respond(200, &object),
             Err((code, message)) => failure(code, &message),
         }

@@ -16,6 +16,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Code, Request, Response, Status};
 
+use super::crash::Crash;
+
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -56,10 +58,12 @@ pub struct Driver {
     /// A runtime of its own: dropping it closes all connections at once, as a dying process does.
     serving: Arc<Mutex<Option<Runtime>>>,
     socket: PathBuf,
+    /// Where the process that calls it dies.
+    crash: Crash,
 }
 
 impl Driver {
-    pub fn new(socket: PathBuf, capabilities: &[i32]) -> Self {
+    pub fn new(socket: PathBuf, capabilities: &[i32], crash: Crash) -> Self {
         let state = State {
             capabilities: capabilities.to_vec(),
             ..Default::default()
@@ -68,6 +72,7 @@ impl Driver {
             state: Arc::new(Mutex::new(state)),
             serving: Arc::default(),
             socket,
+            crash,
         }
     }
 
@@ -173,6 +178,10 @@ impl Driver {
         detail: &str,
         work: impl FnOnce(&mut State) -> Result<T, Status>,
     ) -> Result<Response<T>, Status> {
+        let action = self
+            .crash
+            .begin(matches!(rpc, "CreateVolume" | "DeleteVolume"))
+            .await;
         let (step, result) = {
             let mut state = self.state.lock();
             let step = state.script.get_mut(rpc).and_then(VecDeque::pop_front);
@@ -182,6 +191,7 @@ impl Driver {
                 _ => (step, work(&mut state)),
             }
         };
+        self.crash.end(action).await;
         match step {
             Some(Step::DoThenFail(code)) => Err(Status::new(code, "scripted failure after the work")),
             Some(Step::DoThenHang) => std::future::pending().await,

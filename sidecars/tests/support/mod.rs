@@ -9,6 +9,7 @@
 )]
 
 pub mod api;
+pub mod crash;
 pub mod driver;
 
 use std::time::Duration;
@@ -38,7 +39,11 @@ impl World {
         let directory = tempfile::tempdir().expect("temporary directory");
         let api = Api::default();
         let stop = CancellationToken::new();
-        let driver = Driver::new(directory.path().join("csi.sock"), controller_capabilities);
+        let driver = Driver::new(
+            directory.path().join("csi.sock"),
+            controller_capabilities,
+            api.crash.clone(),
+        );
         driver.start().await;
         let informers = Informers::new(api.client(), stop.clone());
         Self {
