@@ -3,6 +3,7 @@
 mod discovery;
 mod health;
 mod openapi;
+mod openapi_v2;
 
 use std::sync::Arc;
 
@@ -52,6 +53,7 @@ pub(crate) async fn answer(
                 api.metrics.text(&api.caches).into(),
             ))
         }
+        ["openapi", "v2"] => known(openapi_v2::answer(headers)),
         ["openapi", "v3", group_version @ ..] => openapi::answer(api, group_version, query, headers)
             .await
             .and_then(known),
@@ -111,6 +113,7 @@ fn index(api: &Api) -> Value {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
         "/openapi/v3",
         "/readyz",
         "/version",
