@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::{
     core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod},
-    storage::v1::VolumeAttachment,
+    storage::v1::{CSIDriver, VolumeAttachment},
 };
 use kube::{Api, Client, api::LogParams};
 use moorline_mount::mountinfo;
@@ -46,6 +46,8 @@ pub(super) struct Facts {
     pub(super) nodes: Cache<Node>,
     /// All attachments.
     pub(super) attachments: Cache<VolumeAttachment>,
+    /// All drivers' own words.
+    pub(super) drivers: Cache<CSIDriver>,
     /// All events; shown when something does not happen.
     pub(super) events: Cache<Event>,
     logs: Arc<Mutex<Vec<(String, String)>>>,
@@ -85,6 +87,7 @@ impl Facts {
             pods: informers.cache(),
             nodes: informers.cache(),
             attachments: informers.cache(),
+            drivers: informers.cache(),
             events: informers.cache(),
             logs: Arc::default(),
             bell,
@@ -115,6 +118,8 @@ impl Facts {
         self.nodes.on_change(move |_| ring());
         let ring = bell();
         self.attachments.on_change(move |_| ring());
+        let ring = bell();
+        self.drivers.on_change(move |_| ring());
     }
 
     /// Follows a pod's log; its lines become facts.

@@ -391,16 +391,18 @@ fn attached(facts: &Facts) -> Option<String> {
     let of_pv = |va: &k8s_openapi::api::storage::v1::VolumeAttachment| {
         va.spec.source.persistent_volume_name.as_deref() == Some(pv_name.as_str())
     };
-    match facts.attachments.list().into_iter().find(|va| of_pv(va)) {
-        Some(va) => va
-            .status
-            .as_ref()
-            .is_some_and(|status| status.attached)
-            .then(|| va.name_any()),
-        None => Some(String::from(
-            "not needed: the volume is on the node (CSIDriver attachRequired: false)",
-        )),
+    let pv = facts.pvs.get(None, &pv_name)?;
+    let driver_name = &pv.spec.as_ref()?.csi.as_ref()?.driver;
+    // A driver that says nothing, or not that, is attached.
+    let driver = facts.drivers.get(None, driver_name);
+    if driver.is_some_and(|driver| driver.spec.attach_required == Some(false)) {
+        return Some(format!(
+            "not needed: CSIDriver {driver_name} has attachRequired: false"
+        ));
     }
+    let attached = facts.attachments.list().into_iter().find(|va| of_pv(va))?;
+    let is_attached = attached.status.as_ref().is_some_and(|status| status.attached);
+    is_attached.then(|| attached.name_any())
 }
 
 fn shown_size(facts: &Facts, pod: &str, at_least_kib: u64) -> Option<String> {

@@ -80,6 +80,28 @@ pub(crate) fn is_gzip(path: &Path) -> io::Result<bool> {
     Ok(file.read_exact(&mut start).is_ok() && start == GZIP_MAGIC)
 }
 
+/// The tar library's words mean nothing to who has named a wrong file. What the kernel says stays as it is.
+fn unreadable(number: usize, error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() {
+        return error;
+    }
+    let text = if error.kind() == io::ErrorKind::UnexpectedEof && number > 0 || is_decompression(&error) {
+        format!("it is damaged or cut off after {number} entries: {error}")
+    } else if number == 0 {
+        "it is no tar archive, as `docker save` and `skopeo copy ... oci-archive:` write it".to_owned()
+    } else {
+        format!("its entry {} can't be read: {error}", number + 1)
+    };
+    io::Error::other(text)
+}
+
+fn is_decompression(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+    )
+}
+
 impl Archive {
     /// Reads all of the archive at `path`; blobs go to `dir`. On error the caller removes `dir`.
     pub(crate) fn read(path: &Path, dir: &Path, limit_bytes: u64) -> io::Result<Self> {
@@ -95,14 +117,15 @@ impl Archive {
                     "it has more than {ENTRIES_MAX} entries"
                 )));
             }
-            let mut entry = entry?;
+            let mut entry = entry.map_err(|error| unreadable(number, error))?;
             let kind = entry.header().entry_type();
             if kind.is_dir() || kind.is_pax_global_extensions() {
                 continue;
             }
             let name = key(Path::new(""), &entry.path()?)?;
             if kind.is_file() || kind.is_contiguous() {
-                let blob = archive.store(&mut entry, number)?;
+                let stored = archive.store(&mut entry, number);
+                let blob = stored.map_err(|error| unreadable(number, error))?;
                 archive.entries.insert(name, blob);
             } else if kind.is_symlink() || kind.is_hard_link() {
                 let target = entry
