@@ -17,6 +17,7 @@ pub fn is_installed() -> bool {
 /// kubectl with a kubeconfig and a cache directory of its own.
 #[derive(Debug, Clone)]
 pub struct Kubectl {
+    program: PathBuf,
     kubeconfig: PathBuf,
     cache: PathBuf,
 }
@@ -36,14 +37,22 @@ impl Kubectl {
     /// For the cluster behind `kubeconfig`; keeps its discovery cache beside that file.
     pub fn new(kubeconfig: &Path) -> Self {
         Self {
+            program: PathBuf::from("kubectl"),
             kubeconfig: kubeconfig.to_owned(),
             cache: kubeconfig.with_file_name("kubectl-cache"),
         }
     }
 
+    /// The same with another kubectl than the one on the path.
+    #[must_use]
+    pub fn of(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
     /// A command with the connection's flags set.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.program);
         command
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)

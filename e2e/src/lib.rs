@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod kubectl;
+pub mod kubectl_build;
 pub mod machine;
 pub mod process;
 pub mod wait;

@@ -5,6 +5,8 @@ use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 use moorline_e2e::{cluster::TestCluster, machine, process, require, require_kubectl, require_node};
 use nix::sys::signal::Signal;
 
+use crate::manifests::{and_stay, claim, class, pod, together};
+
 /// Flags for a cluster that needs no root.
 const CONTROL_PLANE: [&str; 2] = ["--no-kubelet", "--no-driver"];
 
@@ -171,6 +173,41 @@ fn down_refuses_to_purge_what_is_no_state_directory() {
     let (code, _, stderr) = process::run(&["down", "--purge", "--state-dir", dir.path().to_str().unwrap()]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(dir.path().join("precious").exists());
+}
+
+#[test]
+fn down_with_purge_ends_what_runs_and_deletes_the_state() {
+    require_node!();
+    require_kubectl!();
+    let mut cluster = TestCluster::start(&["--host-image", "--driver-backend", "loop"]);
+    let kubectl = cluster.kubectl();
+    kubectl.apply_ok(&together(&[
+        class("purge", "WaitForFirstConsumer", "Delete"),
+        claim("data", "purge", "ReadWriteOnce", "16Mi"),
+        pod("app", "data", &and_stay("true")),
+    ]));
+    kubectl.wait_field(
+        "pod",
+        "app",
+        "{.status.phase}",
+        "Running",
+        Duration::from_secs(60),
+    );
+    let state = cluster.state();
+    let state = state.to_str().unwrap();
+    let (code, _, stderr) = process::run(&["down", "--purge", "--state-dir", state]);
+    assert_eq!(code, Some(1), "a running cluster isn't purged: {stderr}");
+    cluster.stop();
+    assert!(
+        !machine::held_below(cluster.root()).is_empty(),
+        "pods outlive the cluster"
+    );
+    let (code, stdout, stderr) = process::run(&["down", "--purge", "--state-dir", state]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("stopped 1 pods"), "{stdout}");
+    assert!(!cluster.state().exists());
+    let held = machine::held_below(cluster.root());
+    assert!(held.is_empty(), "{held:?}");
 }
 
 #[test]

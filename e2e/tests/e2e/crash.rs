@@ -24,8 +24,8 @@ fn killed_at_random_moments_of_the_story_each_start_goes_on_to_the_same_end() {
     let seed = std::env::var("MOORLINE_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
-        .unwrap_or(20_261_123);
-    println!("seed {seed} (set MOORLINE_SEED to replay another one)");
+        .unwrap_or_else(rand::random);
+    println!("MOORLINE_SEED={seed} repeats this run's moments");
     let mut random = StdRng::seed_from_u64(seed);
     let mut cluster = TestCluster::start(&["--driver-backend", "loop", "--host-image"]);
     let kubectl = cluster.kubectl();

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -19,8 +20,8 @@ use moorline_e2e::{cluster::TestCluster, process::Part, require_kubectl, require
 use crate::manifests::{and_stay, claim, class, pod, together};
 
 const LIMIT: Duration = Duration::from_secs(60);
-const DRIVER: &str = "local.csi.moorline.dev";
-const CSI_DRIVER: &str = "
+pub(crate) const DRIVER: &str = "local.csi.moorline.dev";
+pub(crate) const CSI_DRIVER: &str = "
 apiVersion: storage.k8s.io/v1
 kind: CSIDriver
 metadata: {name: local.csi.moorline.dev}
@@ -28,7 +29,7 @@ spec: {attachRequired: false, fsGroupPolicy: File}
 ";
 
 /// Starts the reference driver as a process of its own beside a cluster.
-fn start_driver(cluster: &TestCluster, more: &[&str]) -> Part {
+pub(crate) fn start_driver(cluster: &TestCluster, more: &[&str]) -> Part {
     let kubelet = cluster.state().join("kubelet");
     let plugin = kubelet.join("plugins").join(DRIVER);
     std::fs::create_dir_all(&plugin).unwrap();
@@ -44,12 +45,22 @@ fn start_driver(cluster: &TestCluster, more: &[&str]) -> Part {
     Part::start(&args, &cluster.root().join("driver.log"))
 }
 
+/// The socket of that driver.
+pub(crate) fn driver_socket(cluster: &TestCluster) -> PathBuf {
+    cluster.state().join(format!("kubelet/plugins/{DRIVER}/csi.sock"))
+}
+
 /// Starts all sidecars of that driver as another process.
 fn start_sidecars(cluster: &TestCluster) -> Part {
+    start_sidecars_at(cluster, &driver_socket(cluster))
+}
+
+/// The same, with the driver behind another socket.
+pub(crate) fn start_sidecars_at(cluster: &TestCluster, socket: &Path) -> Part {
     let kubelet = cluster.state().join("kubelet");
     let args = [
         "sidecars".to_owned(),
-        format!("--csi-address={}/plugins/{DRIVER}/csi.sock", kubelet.display()),
+        format!("--csi-address={}", socket.display()),
         format!("--kubeconfig={}", cluster.kubeconfig().display()),
         format!("--plugin-registration-dir={}/plugins_registry", kubelet.display()),
     ];

@@ -3,13 +3,17 @@
 
 mod access;
 mod api;
+mod bench;
 mod command_line;
 mod crash;
 mod demo;
 mod failures;
+mod images;
 mod interruptions;
+mod kubectl_versions;
 mod manifests;
 mod many;
+mod orphans;
 mod readme;
 mod sanity;
 mod story;
