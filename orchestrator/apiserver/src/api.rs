@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::authorize::Authorizer;
 use crate::auth::token::Tokens;
 use crate::cache::Caches;
+use crate::customs::Customs;
 use crate::loops::event_lease::EventLeases;
 use crate::metrics::Metrics;
 use crate::pki::{Names, Pki};
@@ -61,6 +62,7 @@ pub(crate) struct Api {
     pub(crate) registry: &'static Registry,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) caches: Arc<Caches>,
+    pub(crate) customs: Customs,
     pub(crate) config: Config,
     /// The address it listens on.
     pub(crate) address: SocketAddr,

@@ -14,8 +14,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use moorline_schema::{Registry, ResourceFacts};
-use tokio::sync::watch;
+use moorline_store::{Range, Revision, Store, StoreError};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 pub(crate) use collection::{Change, Collection, Lost};
 pub(crate) use entry::Entry;
@@ -27,7 +29,9 @@ pub(crate) const ROOT: &str = "/registry/";
 #[derive(Debug)]
 pub(crate) struct Caches {
     /// By storage path, such as `pods` or `services/specs`.
-    by_path: HashMap<String, Arc<Collection>>,
+    by_path: ArcSwap<HashMap<String, Arc<Collection>>>,
+    /// Held while changes are applied, and while a collection is added: the store's changes stand still for it.
+    feeding: Mutex<()>,
     /// The revision up to which all changes are in the collections.
     applied: watch::Sender<u64>,
 }
@@ -38,34 +42,91 @@ impl Caches {
         let stored = registry.resources().filter(|facts| is_stored(facts));
         let by_path = stored
             .map(|facts| (storage_path(facts), Arc::new(Collection::new(facts))))
-            .collect();
+            .collect::<HashMap<_, _>>();
         Caches {
-            by_path,
+            by_path: ArcSwap::from_pointee(by_path),
+            feeding: Mutex::default(),
             applied: watch::Sender::new(0),
         }
     }
 
     /// The collection a resource is stored in; events of both groups share one.
-    pub(crate) fn collection(&self, facts: &ResourceFacts) -> Option<&Arc<Collection>> {
-        self.by_path.get(&storage_path(facts))
+    pub(crate) fn collection(&self, facts: &ResourceFacts) -> Option<Arc<Collection>> {
+        self.by_path.load().get(&storage_path(facts)).cloned()
+    }
+
+    /// Adds a collection of custom objects with all that the store has of them; it replaces one of the same path. The
+    /// feed waits meanwhile, so nothing is missed and nothing comes twice.
+    ///
+    /// # Errors
+    /// Those of the store; then nothing was added.
+    pub(crate) async fn add(
+        &self,
+        store: &dyn Store,
+        collection: &Arc<Collection>,
+    ) -> Result<(), StoreError> {
+        let _feeding = self.feeding.lock().await;
+        let revision = self.revision();
+        let whole = Range::prefix(collection.prefix.as_bytes());
+        let found = store
+            .range(Range {
+                at: Some(Revision(revision)),
+                ..whole
+            })
+            .await?;
+        let entries = found.kvs.iter().filter_map(|kv| {
+            let path = std::str::from_utf8(&kv.key)
+                .ok()?
+                .strip_prefix(&*collection.prefix)?;
+            Some(collection.entry(path, &kv.value, kv.mod_revision.0))
+        });
+        collection.reset(entries.collect(), revision);
+        let path = storage_path(collection.resource);
+        self.replace(|by_path| by_path.insert(path.clone(), Arc::clone(collection)));
+        Ok(())
+    }
+
+    /// Takes a collection out, if it is still there.
+    pub(crate) fn remove(&self, collection: &Arc<Collection>) {
+        let path = storage_path(collection.resource);
+        self.replace(|by_path| {
+            let is_it = by_path
+                .get(&path)
+                .is_some_and(|found| Arc::ptr_eq(found, collection));
+            if is_it { by_path.remove(&path) } else { None }
+        });
+    }
+
+    fn replace<T>(&self, change: impl Fn(&mut HashMap<String, Arc<Collection>>) -> T) {
+        self.by_path.rcu(|by_path| {
+            let mut by_path = HashMap::clone(by_path);
+            change(&mut by_path);
+            by_path
+        });
+    }
+
+    /// Keeps collections from being added while changes are applied.
+    pub(crate) async fn feeding(&self) -> MutexGuard<'_, ()> {
+        self.feeding.lock().await
     }
 
     /// All collections.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Collection>> {
-        self.by_path.values()
+    pub(crate) fn all(&self) -> Vec<Arc<Collection>> {
+        self.by_path.load().values().cloned().collect()
     }
 
     /// Finds the collection of a key and the object's path in it.
-    pub(crate) fn locate<'k>(&self, key: &'k str) -> Option<(&Arc<Collection>, &'k str)> {
+    pub(crate) fn locate<'k>(&self, key: &'k str) -> Option<(Arc<Collection>, &'k str)> {
+        let by_path = self.by_path.load();
         let rest = key.strip_prefix(ROOT)?;
         let first = rest.find('/')?;
-        if let Some(found) = self.by_path.get(&rest[..first]) {
-            return Some((found, &rest[first + 1..]));
+        if let Some(found) = by_path.get(&rest[..first]) {
+            return Some((Arc::clone(found), &rest[first + 1..]));
         }
         let second = first + 1 + rest[first + 1..].find('/')?;
-        self.by_path
+        by_path
             .get(&rest[..second])
-            .map(|found| (found, &rest[second + 1..]))
+            .map(|found| (Arc::clone(found), &rest[second + 1..]))
     }
 
     /// The revision up to which everything is known here.
@@ -111,6 +172,9 @@ fn storage_path(facts: &ResourceFacts) -> String {
         ("", "nodes") => "minions".to_owned(),
         ("", "services") => "services/specs".to_owned(),
         ("", "endpoints") => "services/endpoints".to_owned(),
+        (group, plural) if facts.custom || group == moorline_schema::custom::GROUP => {
+            format!("{group}/{plural}")
+        }
         (_, plural) => plural.to_owned(),
     }
 }

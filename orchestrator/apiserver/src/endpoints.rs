@@ -121,10 +121,9 @@ fn index(api: &Api) -> Value {
     .into_iter()
     .map(str::to_owned)
     .collect();
-    let groups = api
-        .registry
-        .served_group_versions()
-        .filter(|(group, _)| !group.is_empty());
+    let served = api.customs.served();
+    let groups = moorline_schema::discovery::group_versions(api.registry, &served.groups).into_iter();
+    let groups = groups.filter(|(group, _)| !group.is_empty());
     paths.extend(groups.map(|(group, version)| format!("/apis/{group}/{version}")));
     paths.sort();
     json!({ "paths": paths })

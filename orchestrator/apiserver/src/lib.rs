@@ -11,13 +11,15 @@
 //! | `objects` | get, list, watch, create, update, patch, delete of any resource; strategies and admission |
 //! | `subresources`, `reviews`, `endpoints` | what is not an object |
 //! | `cache` | what is stored, as clients see it |
+//! | `customs` | which custom resources are served now? |
 //! | `auth`, `pki` | who asks, may they, and with which keys |
-//! | `loops` | namespaces, garbage, ServiceAccounts, compaction |
+//! | `loops` | namespaces, garbage, definitions, ServiceAccounts, compaction |
 #![forbid(unsafe_code)]
 
 mod api;
 mod auth;
 mod cache;
+mod customs;
 mod endpoints;
 mod http;
 mod loops;

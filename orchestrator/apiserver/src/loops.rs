@@ -3,6 +3,7 @@
 pub(crate) mod bootstrap;
 mod caller;
 mod compaction;
+pub(crate) mod definitions;
 pub(crate) mod event_lease;
 mod garbage;
 mod namespaces;
@@ -26,6 +27,10 @@ pub(crate) fn start(api: &Arc<Api>, tasks: &TaskTracker, stop: &CancellationToke
     tasks.spawn(
         stop.clone()
             .run_until_cancelled_owned(namespaces::run(caller.clone())),
+    );
+    tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(definitions::run(caller.clone())),
     );
     tasks.spawn(stop.clone().run_until_cancelled_owned(garbage::run(caller)));
     tasks.spawn(

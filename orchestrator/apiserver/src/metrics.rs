@@ -106,9 +106,13 @@ impl Metrics {
     /// The text that Prometheus reads.
     pub(crate) fn text(&self, caches: &Caches) -> String {
         for collection in caches.all() {
-            let labels = ResourceLabels {
-                resource: collection.resource.plural.to_owned(),
+            let facts = collection.resource;
+            let resource = if facts.custom {
+                format!("{}.{}", facts.plural, facts.group)
+            } else {
+                facts.plural.to_owned()
             };
+            let labels = ResourceLabels { resource };
             self.objects
                 .get_or_create(&labels)
                 .set(i64::try_from(collection.len()).unwrap_or(i64::MAX));

@@ -15,6 +15,7 @@ pub(crate) mod owners;
 pub(crate) mod patch;
 pub(crate) mod render;
 pub(crate) mod resource;
+pub(crate) mod rules;
 pub(crate) mod select;
 pub(crate) mod strategy;
 pub(crate) mod tree;

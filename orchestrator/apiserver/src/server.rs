@@ -26,6 +26,7 @@ use crate::auth::User;
 use crate::auth::authorize::Authorizer;
 use crate::auth::token::{TokenKeyError, Tokens};
 use crate::cache::{Caches, feed};
+use crate::customs::Customs;
 use crate::http::listener;
 use crate::loops::event_lease::EventLeases;
 use crate::loops::{self, Caller, bootstrap};
@@ -94,11 +95,15 @@ impl ApiServer {
         let registry = Registry::builtin();
         let caches = Arc::new(Caches::new(registry));
         let loaded = feed::load(&*store, &caches).await?;
+        let customs = Customs::default();
+        let established = loops::definitions::established(registry, &caches);
+        customs.serve(registry, &caches, &*store, &established).await?;
         let tasks = TaskTracker::new();
         let api = Arc::new(Api {
             registry,
             store: Arc::clone(&store),
             authorizer: Authorizer::new(&caches),
+            customs,
             caches: Arc::clone(&caches),
             address,
             tokens: Tokens::new(pki.service_account_key_pem())?,

@@ -188,11 +188,9 @@ impl ApiService {
         path: &'r ResourcePath<'_>,
         query: &'r Query<'_>,
     ) -> Result<Call<'r>, Failure> {
-        let facts = self
-            .api
-            .registry
-            .resource(&path.group, &path.version, &path.resource);
-        let facts = facts.ok_or_else(Failure::no_such_path)?;
+        let resource = Resource::find(&self.api, &path.group, &path.version, &path.resource);
+        let resource = resource.ok_or_else(Failure::no_such_path)?;
+        let facts = resource.facts;
         let subresource = match path.subresource.as_deref() {
             None => None,
             Some(name) => Some(facts.subresource(name).ok_or_else(Failure::no_such_path)?),
@@ -212,10 +210,7 @@ impl ApiService {
         Ok(Call {
             api: &self.api,
             user,
-            resource: Resource {
-                facts,
-                collection: self.api.caches.collection(facts).cloned(),
-            },
+            resource,
             subresource,
             namespace: path.namespace.as_deref(),
             name: path.name.as_deref(),
@@ -279,7 +274,19 @@ fn attributes<'r>(verb: &'r str, path: &'r ResourcePath<'_>, query: &'r Query<'_
     }
 }
 
+/// Hands the request to its handler; a deprecated version is told of.
 async fn dispatch(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
+    let answer = handle(call, verb, body).await?;
+    let custom = call.resource.custom.as_ref();
+    Ok(
+        match custom.and_then(|custom| custom.version().deprecation_warning.clone()) {
+            Some(warning) => create::with_warnings(answer, &[warning]),
+            None => answer,
+        },
+    )
+}
+
+async fn handle(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
     if let Some(subresource) = call.subresource
         && subresource.name != "status"
     {

@@ -5,6 +5,7 @@ mod eviction;
 mod finalize;
 pub(crate) mod kubelet;
 mod log;
+mod scale;
 mod token;
 
 use bytes::Bytes;
@@ -14,6 +15,9 @@ use crate::objects::Call;
 
 /// Answers a request to a subresource.
 pub(crate) async fn answer(call: &Call<'_>, name: &str, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
+    if call.resource.facts.custom && name == "scale" {
+        return scale::answer(call, verb, body).await;
+    }
     match (call.resource.facts.plural, name, verb) {
         ("pods", "binding", "create") => binding::create(call, body).await,
         ("pods", "eviction", "create") => eviction::create(call, body).await,

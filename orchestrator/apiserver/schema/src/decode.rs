@@ -1,5 +1,6 @@
 //! Request bodies into objects: JSON, YAML, protobuf.
 
+mod anything;
 mod message;
 mod scalar;
 mod tree;
@@ -104,6 +105,37 @@ pub fn yaml(
             seed.deserialize(deserializer)
         })
     })
+}
+
+/// Decodes a JSON or YAML body whose type is not known here; problems are fields that are there twice.
+///
+/// # Errors
+/// [`DecodeError::Syntax`].
+pub fn anything(body: &[u8], is_yaml: bool, strictness: Strictness) -> Result<Decoded, DecodeError> {
+    let duplicates = std::cell::RefCell::new(Vec::new());
+    let seed = anything::Untyped {
+        duplicates: &duplicates,
+        place: &Place::ROOT,
+        depth: 0,
+    };
+    let syntax = |error: &dyn std::fmt::Display| DecodeError::Syntax(error.to_string());
+    let value = if is_yaml {
+        let read = |deserializer: serde_saphyr::Deserializer<'_, '_>| seed.deserialize(deserializer);
+        serde_saphyr::with_deserializer_from_slice_with_options(body, yaml_options(), read)
+            .map_err(|error| syntax(&error))?
+    } else {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let value = seed
+            .deserialize(&mut deserializer)
+            .map_err(|error| syntax(&error))?;
+        deserializer.end().map_err(|error| syntax(&error))?;
+        value
+    };
+    let mut problems = duplicates.into_inner();
+    if strictness == Strictness::Ignore {
+        problems.clear();
+    }
+    Ok(Decoded { value, problems })
 }
 
 /// Decodes an object that is already a tree, such as the result of a patch: types are checked, unknown fields are

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod containers;
+mod definitions;
 mod pods;
 mod services;
 mod storage;
@@ -29,6 +30,7 @@ pub fn apply(_registry: &Registry, gvk: Gvk<'_>, object: &mut Value) {
         ("", "Service") => services::service(object),
         ("", "Endpoints") => services::endpoints(object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => cluster::role_binding(object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => definitions::definition(object),
         ("authentication.k8s.io", "TokenRequest") => cluster::token_request(object),
         _ => {}
     }

@@ -26,17 +26,21 @@ pub fn api_versions(server_address: &str) -> Value {
 
 /// The answer to `GET /apis`: all groups but core.
 #[must_use]
-pub fn api_group_list(registry: &Registry) -> Value {
-    let groups = served_groups(registry).filter(|group| !group.name.is_empty());
-    let groups: Vec<Value> = groups.map(group_document).collect();
+pub fn api_group_list(registry: &Registry, custom: &[GroupFacts]) -> Value {
+    let groups = served_groups(registry, custom).into_iter();
+    let groups: Vec<Value> = groups
+        .filter(|group| !group.name.is_empty())
+        .map(|group| group_document(&group))
+        .collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
 /// The answer to `GET /apis/{group}`; nothing where the group isn't served.
 #[must_use]
-pub fn api_group(registry: &Registry, group: &str) -> Option<Value> {
-    let facts = served_groups(registry).find(|facts| facts.name == group && !group.is_empty())?;
-    let mut document = group_document(facts);
+pub fn api_group(registry: &Registry, custom: &[GroupFacts], group: &str) -> Option<Value> {
+    let mut groups = served_groups(registry, custom).into_iter();
+    let facts = groups.find(|facts| facts.name == group && !group.is_empty())?;
+    let mut document = group_document(&facts);
     document["kind"] = json!("APIGroup");
     document["apiVersion"] = json!("v1");
     Some(document)
@@ -44,9 +48,14 @@ pub fn api_group(registry: &Registry, group: &str) -> Option<Value> {
 
 /// The answer to `GET /api/v1` and `GET /apis/{group}/{version}`; nothing where that isn't served.
 #[must_use]
-pub fn api_resource_list(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+pub fn api_resource_list(
+    registry: &Registry,
+    custom: &[GroupFacts],
+    group: &str,
+    version: &str,
+) -> Option<Value> {
     let mut rows = Vec::new();
-    for resource in registry.served_in(group, version) {
+    for resource in served_in(registry, custom, group, version) {
         rows.push(legacy_row(resource));
         let subresources = resource.subresources.iter().filter(|sub| sub.served);
         rows.extend(subresources.map(|sub| legacy_subresource_row(resource, sub)));
@@ -64,33 +73,92 @@ pub fn api_resource_list(registry: &Registry, group: &str, version: &str) -> Opt
 
 /// The answer to `GET /api` or `GET /apis` for those who ask for `APIGroupDiscoveryList` v2.
 #[must_use]
-pub fn aggregated(registry: &Registry, root: Root) -> Value {
-    let groups = served_groups(registry).filter(|group| group.name.is_empty() == (root == Root::Api));
-    let items: Vec<Value> = groups.map(aggregated_group).collect();
+pub fn aggregated(registry: &Registry, custom: &[GroupFacts], root: Root) -> Value {
+    let groups = served_groups(registry, custom).into_iter();
+    let items: Vec<Value> = groups
+        .filter(|group| group.name.is_empty() == (root == Root::Api))
+        .map(|group| aggregated_group(&group))
+        .collect();
     json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
 }
 
-fn served_groups(registry: &Registry) -> impl Iterator<Item = &GroupFacts> {
-    registry
-        .groups()
-        .iter()
-        .filter(|group| group.resources().any(|resource| resource.served))
+/// A group with what is served of it, built-in versions before those of definitions.
+struct Group<'a> {
+    name: &'a str,
+    preferred_version: &'a str,
+    versions: Vec<&'a VersionFacts>,
 }
 
-fn served_versions(group: &GroupFacts) -> impl Iterator<Item = &VersionFacts> {
-    group
-        .versions
-        .iter()
-        .filter(|version| version.resources.iter().any(|resource| resource.served))
+/// All groups of which something is served: built-in ones, then those of definitions.
+fn served_groups<'a>(registry: &'a Registry, custom: &'a [GroupFacts]) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for facts in registry.groups().iter().chain(custom) {
+        let is_served = |version: &&VersionFacts| version.resources.iter().any(|resource| resource.served);
+        let versions: Vec<&VersionFacts> = facts.versions.iter().filter(is_served).collect();
+        match groups.iter_mut().find(|group| group.name == facts.name) {
+            Some(group) => {
+                for version in versions {
+                    if !group
+                        .versions
+                        .iter()
+                        .any(|known| known.version == version.version)
+                    {
+                        group.versions.push(version);
+                    }
+                }
+            }
+            None if versions.is_empty() => {}
+            None => groups.push(Group {
+                name: facts.name,
+                preferred_version: facts.preferred_version,
+                versions,
+            }),
+        }
+    }
+    groups
 }
 
-fn group_document(group: &GroupFacts) -> Value {
+/// The served resources of one group version.
+pub(crate) fn served_in<'a>(
+    registry: &'a Registry,
+    custom: &'a [GroupFacts],
+    group: &str,
+    version: &str,
+) -> Vec<&'a ResourceFacts> {
+    let own = custom.iter().filter(|facts| facts.name == group);
+    let own = own
+        .flat_map(|facts| &facts.versions)
+        .filter(|facts| facts.version == version);
+    let builtin = registry.served_in(group, version);
+    builtin.chain(own.flat_map(|facts| &facts.resources)).collect()
+}
+
+/// The group versions in which something is served, in the order of discovery.
+#[must_use]
+pub fn group_versions<'a>(registry: &'a Registry, custom: &'a [GroupFacts]) -> Vec<(&'a str, &'a str)> {
+    let groups = served_groups(registry, custom).into_iter();
+    groups
+        .flat_map(|group| {
+            group
+                .versions
+                .into_iter()
+                .map(move |version| (group.name, version.version))
+        })
+        .collect()
+}
+
+fn group_document(group: &Group<'_>) -> Value {
     let entry =
         |version: &str| json!({ "groupVersion": api_version(group.name, version), "version": version });
-    let versions: Vec<Value> = served_versions(group)
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
         .map(|version| entry(version.version))
         .collect();
-    let preferred = served_versions(group).find(|version| version.version == group.preferred_version);
+    let preferred = group
+        .versions
+        .iter()
+        .find(|version| version.version == group.preferred_version);
     let preferred = preferred.map_or_else(
         || versions.first().cloned(),
         |version| Some(entry(version.version)),
@@ -136,13 +204,13 @@ fn legacy_subresource_row(resource: &ResourceFacts, sub: &SubresourceFacts) -> V
     row
 }
 
-fn aggregated_group(group: &GroupFacts) -> Value {
+fn aggregated_group(group: &Group<'_>) -> Value {
     let metadata = if group.name.is_empty() {
         json!({})
     } else {
         json!({ "name": group.name })
     };
-    let versions = served_versions(group).map(|version| {
+    let versions = group.versions.iter().map(|version| {
         let resources = version.resources.iter().filter(|resource| resource.served);
         let resources: Vec<Value> = resources.map(aggregated_resource).collect();
         json!({ "version": version.version, "freshness": "Current", "resources": resources })
@@ -206,7 +274,7 @@ mod tests {
 
     #[test]
     fn groups_are_listed_in_upstreams_order_without_core() {
-        let list = api_group_list(registry());
+        let list = api_group_list(registry(), &[]);
         let names: Vec<&str> = list["groups"]
             .as_array()
             .unwrap()
@@ -219,15 +287,16 @@ mod tests {
             "authorization.k8s.io",
             "rbac.authorization.k8s.io",
             "storage.k8s.io",
+            "apiextensions.k8s.io",
             "coordination.k8s.io",
         ];
         assert_eq!(names, expected);
-        let group = api_group(registry(), "storage.k8s.io").unwrap();
+        let group = api_group(registry(), &[], "storage.k8s.io").unwrap();
         let v1 = json!({"groupVersion": "storage.k8s.io/v1", "version": "v1"});
         let expected = json!({"kind": "APIGroup", "apiVersion": "v1", "name": "storage.k8s.io", "versions": [v1], "preferredVersion": v1});
         assert_eq!(group, expected);
         assert_eq!(
-            (api_group(registry(), ""), api_group(registry(), "apps")),
+            (api_group(registry(), &[], ""), api_group(registry(), &[], "apps")),
             (None, None)
         );
         assert_eq!(
@@ -238,7 +307,7 @@ mod tests {
 
     #[test]
     fn resources_are_listed_with_names_verbs_and_subresources() {
-        let list = api_resource_list(registry(), "", "v1").unwrap();
+        let list = api_resource_list(registry(), &[], "", "v1").unwrap();
         let claims = json!({
             "name": "persistentvolumeclaims", "singularName": "persistentvolumeclaim", "namespaced": true, "kind": "PersistentVolumeClaim",
             "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
@@ -256,7 +325,7 @@ mod tests {
             "Eviction"
         );
         // What drain and the sidecars look for.
-        let storage = api_resource_list(registry(), "storage.k8s.io", "v1").unwrap();
+        let storage = api_resource_list(registry(), &[], "storage.k8s.io", "v1").unwrap();
         assert_eq!(
             named(&storage["resources"], "name", "volumeattributesclasses")["shortNames"],
             json!(["vac"])
@@ -265,13 +334,13 @@ mod tests {
             named(&storage["resources"], "name", "volumeattachments/status")["kind"],
             "VolumeAttachment"
         );
-        assert_eq!(api_resource_list(registry(), "apps", "v1"), None);
+        assert_eq!(api_resource_list(registry(), &[], "apps", "v1"), None);
     }
 
     #[test]
     fn aggregated_documents_say_the_same() {
-        for (root, groups) in [(Root::Api, 1), (Root::Apis, 6)] {
-            let list = aggregated(registry(), root);
+        for (root, groups) in [(Root::Api, 1), (Root::Apis, 7)] {
+            let list = aggregated(registry(), &[], root);
             assert_eq!(
                 (&list["kind"], &list["apiVersion"]),
                 (&json!("APIGroupDiscoveryList"), &json!("apidiscovery.k8s.io/v2"))
@@ -285,7 +354,8 @@ mod tests {
                     .unwrap_or_default();
                 for version in group["versions"].as_array().unwrap() {
                     let legacy =
-                        api_resource_list(registry(), name, version["version"].as_str().unwrap()).unwrap();
+                        api_resource_list(registry(), &[], name, version["version"].as_str().unwrap())
+                            .unwrap();
                     let rows = version["resources"].as_array().unwrap();
                     let subresources: usize = rows
                         .iter()
@@ -299,7 +369,7 @@ mod tests {
                 }
             }
         }
-        let core = aggregated(registry(), Root::Api);
+        let core = aggregated(registry(), &[], Root::Api);
         let pods = named(&core["items"][0]["versions"][0]["resources"], "resource", "pods");
         assert_eq!(
             pods["responseKind"],

@@ -17,12 +17,14 @@
 //! | [`selector`] | does this object match a label or field selector? |
 //! | [`discovery`], [`openapi`] | what does a client learn about the API? |
 //! | [`table`] | what does `kubectl get` print? |
+//! | [`custom`] | all of this for the resources of CustomResourceDefinitions |
 //! | [`names`], [`quantity`], [`time`] | the value formats all of these share |
 //!
 //! A write goes `decode::json` (or `yaml`, `protobuf`, or `patch::*` then [`decode::value`]) -> [`defaults::apply`] ->
 //! [`validation::create`] or [`validation::update`].
 #![forbid(unsafe_code)]
 
+pub mod custom;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;

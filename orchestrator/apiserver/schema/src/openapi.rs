@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::object::api_version;
-use crate::registry::Registry;
+use crate::registry::{GroupFacts, Registry, ResourceFacts};
 
 /// Where a group version's resources stand, without the leading slash: `api/v1`, `apis/storage.k8s.io/v1`.
 #[must_use]
@@ -28,11 +28,18 @@ pub fn v3_path(group: &str, version: &str) -> String {
 
 /// The answer to `GET /openapi/v3`: one path for each group version, with its hash. Builds every document when it is
 /// asked for the first time.
+///
+/// `custom_hash` gives the hashes of the documents of definitions; `custom` says which there are.
 #[must_use]
-pub fn v3_index(registry: &Registry) -> Value {
-    let entries = registry.served_group_versions().map(|(group, version)| {
+pub fn v3_index(
+    registry: &Registry,
+    custom: &[GroupFacts],
+    custom_hash: impl Fn(&str, &str) -> Option<String>,
+) -> Value {
+    let served = crate::discovery::group_versions(registry, custom);
+    let entries = served.into_iter().map(|(group, version)| {
         let path = v3_path(group, version);
-        let hash = v3_hash(registry, group, version);
+        let hash = custom_hash(group, version).unwrap_or_else(|| v3_hash(registry, group, version));
         (
             path.clone(),
             json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }),
@@ -58,6 +65,20 @@ pub fn v3_hash(registry: &Registry, group: &str, version: &str) -> String {
         .unwrap_or_default()
 }
 
+/// The hash of a document made by definitions; `make` gives its text when it is asked for the first time.
+#[must_use]
+pub fn custom_hash(
+    custom: &[GroupFacts],
+    group: &str,
+    version: &str,
+    make: impl FnOnce() -> String,
+) -> Option<String> {
+    let facts = custom.iter().find(|facts| facts.name == group)?;
+    let facts = facts.versions.iter().find(|one| one.version == version)?;
+    let computed = || hex::encode_upper(Sha256::digest(make()));
+    Some(facts.openapi_hash.get_or_init(computed).clone())
+}
+
 struct Hasher(Sha256);
 
 impl Write for Hasher {
@@ -79,6 +100,52 @@ pub fn v3_document(registry: &Registry, group: &str, version: &str) -> Option<Bo
     let mut text = Vec::new();
     write_document(registry, group, version, &mut text).ok()?;
     RawValue::from_string(String::from_utf8(text).ok()?).ok()
+}
+
+/// The name of a schema made by a definition: the group's parts from last to first, version, kind.
+pub(crate) fn kind_name(group: &str, version: &str, kind: &str) -> String {
+    let group: Vec<&str> = group.rsplit('.').collect();
+    format!("{}.{version}.{kind}", group.join("."))
+}
+
+/// The document of a group version of definitions; `schemas` are those of its kinds.
+pub(crate) fn custom_document(
+    registry: &Registry,
+    group: &str,
+    version: &str,
+    resources: &[&ResourceFacts],
+    mut schemas: Map<String, Value>,
+) -> Value {
+    let mut paths = Map::new();
+    let mut roots = BTreeSet::new();
+    let shared = [
+        "meta/v1.DeleteOptions",
+        "meta/v1.Status",
+        "meta/v1.Patch",
+        "meta/v1.ObjectMeta",
+        "meta/v1.ListMeta",
+    ];
+    roots.extend(shared.iter().filter_map(|id| registry.type_by_id(id)));
+    for resource in resources {
+        operations::add_paths(registry, resource, &mut paths);
+        let scale = resource.subresources.iter().filter(|sub| sub.name == "scale");
+        roots.extend(scale.map(|sub| sub.type_id));
+    }
+    let add = |name: &str, schema: Value| {
+        schemas.insert(name.to_owned(), schema);
+        Ok::<(), std::convert::Infallible>(())
+    };
+    // Infallible.
+    schemas::each_reachable(registry, roots, add).ok();
+    json!({
+        "openapi": "3.0.0",
+        "info": {
+            "title": format!("Moorline {}", api_version(group, version)),
+            "version": concat!("v", env!("CARGO_PKG_VERSION")),
+        },
+        "paths": paths,
+        "components": { "schemas": schemas },
+    })
 }
 
 /// Writes a document piece by piece: as a tree the whole of it would take many times its text's memory.
@@ -269,7 +336,7 @@ mod tests {
     #[test]
     fn the_index_has_a_stable_hash_for_each_document() {
         let registry = Registry::builtin();
-        let index = v3_index(registry);
+        let index = v3_index(registry, &[], |_, _| None);
         let url = index["paths"]["apis/storage.k8s.io/v1"]["serverRelativeURL"]
             .as_str()
             .unwrap()

@@ -36,6 +36,24 @@ pub struct Quantity {
 }
 
 impl Quantity {
+    /// The sum, in the form of the first amount.
+    #[must_use]
+    pub fn plus(&self, other: &Quantity) -> Quantity {
+        Quantity {
+            nanos: self.nanos.saturating_add(other.nanos),
+            format: self.format,
+        }
+    }
+
+    /// The difference, in the form of the first amount.
+    #[must_use]
+    pub fn minus(&self, other: &Quantity) -> Quantity {
+        Quantity {
+            nanos: self.nanos.saturating_sub(other.nanos),
+            format: self.format,
+        }
+    }
+
     /// Parses an amount. What is finer than a nano is rounded away from zero.
     ///
     /// # Errors

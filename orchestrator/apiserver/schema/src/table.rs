@@ -106,6 +106,16 @@ fn printer(group: &str, kind: &str) -> Printer {
     Printer { columns, row }
 }
 
+/// The column with which every table begins.
+pub(crate) fn name_column() -> Value {
+    NAME.to_json()
+}
+
+/// How long ago a time of the API was.
+pub(crate) fn age_of(text: &str, now: Timestamp) -> String {
+    age::since(text, now)
+}
+
 /// The columns of a kind.
 #[must_use]
 pub fn columns(group: &str, kind: &str) -> &'static [Column] {

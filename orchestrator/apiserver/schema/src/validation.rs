@@ -5,8 +5,8 @@ mod affinity;
 mod claims;
 mod cluster;
 mod containers;
-mod faults;
-mod metadata;
+pub(crate) mod faults;
+pub(crate) mod metadata;
 mod pod_change;
 mod pods;
 mod probes;
@@ -20,6 +20,7 @@ mod volumes;
 
 use serde_json::Value;
 
+use crate::custom::checks;
 use crate::registry::{Gvk, Registry};
 use faults::Faults;
 
@@ -68,6 +69,7 @@ pub fn update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> V
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment_update(old, new, &mut faults),
         ("storage.k8s.io", "CSIStorageCapacity") => storage::capacity_update(old, new, &mut faults),
         ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_update(old, new, &mut faults),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => checks::update(old, new, &mut faults),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             access::binding_update(old, new, &mut faults);
         }
@@ -86,6 +88,7 @@ pub fn status_update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Valu
         ("", "PersistentVolumeClaim") => claims::status(new, &mut faults),
         ("", "Node") => cluster::node_status(new, &mut faults),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment_status(new, &mut faults),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => checks::stored_versions(new, &mut faults),
         _ => {}
     }
     faults.into_causes()
@@ -111,6 +114,7 @@ fn content(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment(object, faults),
         ("storage.k8s.io", "CSIStorageCapacity") => storage::capacity(object, faults),
         ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes(object, faults),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => checks::definition(object, faults),
         ("rbac.authorization.k8s.io", "Role") => access::role(object, true, faults),
         ("rbac.authorization.k8s.io", "ClusterRole") => access::role(object, false, faults),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {

@@ -40,8 +40,11 @@ struct Compiled {
 impl Authorizer {
     pub(crate) fn new(caches: &Caches) -> Self {
         let find = |plurals: [&str; 2]| {
-            let is_wanted = |collection: &&Arc<Collection>| plurals.contains(&collection.resource.plural);
-            caches.all().filter(is_wanted).map(Arc::clone).collect()
+            let is_wanted = |collection: &Arc<Collection>| {
+                let facts = collection.resource;
+                facts.group == "rbac.authorization.k8s.io" && !facts.custom && plurals.contains(&facts.plural)
+            };
+            caches.all().into_iter().filter(is_wanted).collect()
         };
         Authorizer {
             roles: find(["clusterroles", "roles"]),

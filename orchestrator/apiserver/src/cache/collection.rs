@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use moorline_schema::custom::Definition;
 use moorline_schema::{ResourceFacts, selector};
 use parking_lot::RwLock;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -46,7 +49,13 @@ pub(crate) struct Collection {
     /// What all stored objects begin with.
     pub(crate) head: Bytes,
     /// The fields whose values each entry's facts hold.
-    pub(crate) fields: &'static [&'static str],
+    pub(crate) fields: Box<[&'static str]>,
+    /// For custom objects: what their definition says of them.
+    definition: Option<Arc<Definition>>,
+    /// The collection is no longer fed; another may have taken its place.
+    is_closed: AtomicBool,
+    /// Whether new objects are refused. Held while one is stored.
+    refuses_new: tokio::sync::RwLock<bool>,
     state: RwLock<State>,
     /// The number of changes so far.
     changed: watch::Sender<u64>,
@@ -76,11 +85,32 @@ pub(crate) struct Snapshot {
 
 impl Collection {
     pub(super) fn new(resource: &'static ResourceFacts) -> Self {
+        let fields = selector::selectable(resource.group, resource.version, resource.plural);
+        Collection::of(resource, fields.into(), None)
+    }
+
+    /// An empty collection of custom objects, which are brought under `definition` as they come.
+    pub(crate) fn custom(
+        resource: &'static ResourceFacts,
+        fields: Vec<&'static str>,
+        definition: Arc<Definition>,
+    ) -> Self {
+        Collection::of(resource, fields.into(), Some(definition))
+    }
+
+    fn of(
+        resource: &'static ResourceFacts,
+        fields: Box<[&'static str]>,
+        definition: Option<Arc<Definition>>,
+    ) -> Self {
         Collection {
             resource,
             prefix: format!("{ROOT}{}/", storage_path(resource)),
             head: entry::head(&resource.api_version(), resource.kind),
-            fields: selector::selectable(resource.group, resource.version, resource.plural),
+            fields,
+            definition,
+            is_closed: AtomicBool::new(false),
+            refuses_new: tokio::sync::RwLock::new(false),
             state: RwLock::default(),
             changed: watch::Sender::new(0),
         }
@@ -93,14 +123,46 @@ impl Collection {
 
     /// Builds the entry for stored bytes.
     pub(crate) fn entry(&self, path: &str, stored: &[u8], revision: u64) -> Entry {
-        let json = entry::with_revision(&self.head, stored, revision);
-        let facts = Arc::new(entry::facts(&json, path, self.fields));
+        let normal = self.normalised(stored);
+        let json = entry::with_revision(&self.head, normal.as_deref().unwrap_or(stored), revision);
+        let facts = Arc::new(entry::facts(&json, path, &self.fields));
         Entry {
             path: path.into(),
             revision,
             json,
             facts,
+            is_stale: normal.is_some(),
         }
+    }
+
+    /// The bytes of a custom object under today's definition, if they are not those that are stored.
+    fn normalised(&self, stored: &[u8]) -> Option<Bytes> {
+        let definition = self.definition.as_ref()?;
+        let mut value: Value = serde_json::from_slice(stored).ok()?;
+        moorline_schema::custom::object::normalise(definition.storage_version(), &mut value);
+        let encoded = entry::encode(&self.head, &value);
+        (encoded != stored).then_some(encoded)
+    }
+
+    /// Ends all watches; nothing comes any more.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.announce();
+    }
+
+    /// Whether another collection has taken its place.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Takes no new objects any more. Those that are being stored are there when this returns.
+    pub(crate) async fn refuse_new(&self) {
+        *self.refuses_new.write().await = true;
+    }
+
+    /// Held while a new object is stored; holds true if that is refused.
+    pub(crate) async fn may_refuse(&self) -> tokio::sync::RwLockReadGuard<'_, bool> {
+        self.refuses_new.read().await
     }
 
     /// The object as it is now.
@@ -214,7 +276,7 @@ impl Collection {
     }
 
     /// Replaces the content by what a fresh read gave; whoever watches has to start anew.
-    pub(super) fn reset(&self, entries: Vec<Entry>, revision: u64) {
+    pub(crate) fn reset(&self, entries: Vec<Entry>, revision: u64) {
         let mut state = self.state.write();
         state.entries = entries
             .into_iter()

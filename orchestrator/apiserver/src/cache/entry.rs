@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     /// The object as clients see it.
     pub(crate) json: Bytes,
     pub(crate) facts: Arc<Facts>,
+    /// What is stored looks otherwise: written under another definition, or in another version.
+    pub(crate) is_stale: bool,
 }
 
 /// What is known of an object without parsing it again.
@@ -72,6 +74,7 @@ impl Entry {
             revision,
             json,
             facts: Arc::clone(&self.facts),
+            is_stale: self.is_stale,
         }
     }
 }
@@ -216,6 +219,7 @@ mod tests {
             revision,
             json,
             facts,
+            is_stale: false,
         }
     }
 

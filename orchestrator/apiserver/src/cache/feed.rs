@@ -9,7 +9,7 @@ use futures::StreamExt;
 use moorline_store::{Event, EventKind, Range, Revision, Store, StoreError, WatchMessage};
 use tokio_util::sync::CancellationToken;
 
-use super::{Caches, Entry, ROOT};
+use super::{Caches, Collection, Entry, ROOT};
 
 /// How long to wait before asking a failing store again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
@@ -20,21 +20,19 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Those of the store; the caches are as they were then.
 pub(crate) async fn load(store: &dyn Store, caches: &Caches) -> Result<Revision, StoreError> {
     let read = store.range(Range::prefix(ROOT.as_bytes())).await?;
-    let mut found: HashMap<&str, Vec<Entry>> = caches
-        .all()
-        .map(|collection| (collection.prefix.as_str(), Vec::new()))
-        .collect();
+    let all = caches.all();
+    let mut found: HashMap<String, Vec<Entry>> = HashMap::new();
     for kv in &read.kvs {
         let located = std::str::from_utf8(&kv.key)
             .ok()
             .and_then(|key| caches.locate(key));
         if let Some((collection, path)) = located {
             let entry = collection.entry(path, &kv.value, kv.mod_revision.0);
-            found.entry(collection.prefix.as_str()).or_default().push(entry);
+            found.entry(collection.prefix.clone()).or_default().push(entry);
         }
     }
-    for collection in caches.all() {
-        let entries = found.remove(collection.prefix.as_str()).unwrap_or_default();
+    for collection in all {
+        let entries = found.remove(&collection.prefix).unwrap_or_default();
         collection.reset(entries, read.revision.0);
         collection.announce();
     }
@@ -74,6 +72,7 @@ pub(crate) async fn run(
 
 async fn reload(store: &dyn Store, caches: &Caches, after: &mut Revision) {
     tracing::warn!("The store was compacted beyond what the caches hold; everything is read again.");
+    let _feeding = caches.feeding().await;
     match load(store, caches).await {
         Ok(revision) => *after = revision,
         Err(error) => tracing::error!(%error, "The store cannot be read; it is tried again."),
@@ -83,7 +82,9 @@ async fn reload(store: &dyn Store, caches: &Caches, after: &mut Revision) {
 async fn follow(store: &dyn Store, caches: &Caches, after: &mut Revision) -> Result<(), StoreError> {
     let mut watch = store.watch(Bytes::from_static(ROOT.as_bytes()), *after).await?;
     while let Some(message) = watch.next().await {
-        match message? {
+        let message = message?;
+        let _feeding = caches.feeding().await;
+        match message {
             WatchMessage::Events { revision, events } => {
                 apply(caches, &events);
                 *after = revision;
@@ -96,7 +97,7 @@ async fn follow(store: &dyn Store, caches: &Caches, after: &mut Revision) -> Res
 }
 
 fn apply(caches: &Caches, events: &[Event]) {
-    let mut touched: Vec<&str> = Vec::new();
+    let mut touched: Vec<Arc<Collection>> = Vec::new();
     for event in events {
         let located = std::str::from_utf8(&event.kv.key)
             .ok()
@@ -109,14 +110,11 @@ fn apply(caches: &Caches, events: &[Event]) {
             EventKind::Delete => None,
         };
         collection.apply(path, stored, event.kv.mod_revision.0);
-        if !touched.contains(&collection.prefix.as_str()) {
-            touched.push(&collection.prefix);
+        if !touched.iter().any(|known| Arc::ptr_eq(known, &collection)) {
+            touched.push(collection);
         }
     }
-    for collection in caches
-        .all()
-        .filter(|collection| touched.contains(&collection.prefix.as_str()))
-    {
+    for collection in touched {
         collection.announce();
     }
 }

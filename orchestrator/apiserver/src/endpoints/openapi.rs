@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use moorline_schema::openapi;
+use serde_json::Value;
 
 use super::with_etag;
 use crate::api::Api;
+use crate::customs::Served;
 use crate::http::query::Query;
 use crate::http::{Answer, Failure, body, compression};
 
@@ -22,19 +24,18 @@ pub(super) async fn answer(
     headers: &HeaderMap,
 ) -> Result<Answer, Failure> {
     let (group, version) = match parts {
-        [] => return Ok(body::json(StatusCode::OK, &openapi::v3_index(api.registry))),
+        [] => return Ok(body::json(StatusCode::OK, &index(api))),
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
         _ => return Err(Failure::no_such_path()),
     };
-    let is_served = api
-        .registry
-        .served_group_versions()
-        .any(|served| served == (group, version));
-    if !is_served {
+    let served = api.customs.served();
+    let all = moorline_schema::discovery::group_versions(api.registry, &served.groups);
+    if !all.contains(&(group, version)) {
         return Err(Failure::no_such_path());
     }
-    let hash = openapi::v3_hash(api.registry, group, version);
+    let hash = custom_hash(api, &served, group, version);
+    let hash = hash.unwrap_or_else(|| openapi::v3_hash(api.registry, group, version));
     if let Some(asked) = query.get("hash").filter(|asked| **asked != *hash) {
         tracing::debug!(asked, "An outdated OpenAPI document is asked for.");
         return Ok(redirect(parts, &hash));
@@ -66,8 +67,12 @@ pub(super) async fn answer(
 /// Building takes milliseconds of computing, so it is done off the runtime's workers.
 async fn document(api: &Arc<Api>, group: &str, version: &str, packed: bool) -> Result<Bytes, Failure> {
     let (registry, group, version) = (api.registry, group.to_owned(), version.to_owned());
+    let served = api.customs.served();
     let built = tokio::task::spawn_blocking(move || {
-        let text = openapi::v3_document(registry, &group, &version)?.to_string();
+        let text = match openapi::v3_document(registry, &group, &version) {
+            Some(text) => text.to_string(),
+            None => served.document(registry, &group, &version)?.to_string(),
+        };
         if packed {
             compression::gzip(text.as_bytes())
         } else {
@@ -79,6 +84,23 @@ async fn document(api: &Arc<Api>, group: &str, version: &str, packed: bool) -> R
         .ok()
         .flatten()
         .ok_or_else(|| Failure::internal("the OpenAPI document cannot be built"))
+}
+
+fn index(api: &Arc<Api>) -> Value {
+    let served = api.customs.served();
+    let hash = |group: &str, version: &str| custom_hash(api, &served, group, version);
+    openapi::v3_index(api.registry, &served.groups, hash)
+}
+
+/// The hash of a document made by definitions; computed once for each set of them.
+fn custom_hash(api: &Arc<Api>, served: &Served, group: &str, version: &str) -> Option<String> {
+    if api.registry.served_in(group, version).next().is_some() {
+        return None;
+    }
+    openapi::custom_hash(&served.groups, group, version, || {
+        let document = served.document(api.registry, group, version);
+        document.map(|document| document.to_string()).unwrap_or_default()
+    })
 }
 
 fn redirect(parts: &[&str], hash: &str) -> Answer {

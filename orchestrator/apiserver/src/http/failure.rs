@@ -113,6 +113,12 @@ impl Failure {
         Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
     }
 
+    /// Nothing new is created once a definition is deleted.
+    pub(crate) fn terminating_definition() -> Self {
+        let message = "create not allowed while custom resource definition is terminating";
+        Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    }
+
     pub(crate) fn not_acceptable(accepted: &[&str]) -> Self {
         let list = accepted.join(", ");
         let message = format!("only the following media types are accepted: {list}");

@@ -37,7 +37,7 @@ impl Caller {
     }
 
     /// The collection of a resource; all that the loops name are served.
-    pub(crate) fn collection(&self, group: &str, plural: &str) -> Result<&Arc<Collection>, Failure> {
+    pub(crate) fn collection(&self, group: &str, plural: &str) -> Result<Arc<Collection>, Failure> {
         let facts = self.api.registry.resource(group, "v1", plural);
         facts
             .and_then(|facts| self.api.caches.collection(facts))
@@ -135,10 +135,7 @@ impl Caller {
         let call = Call {
             api: &self.api,
             user: &self.user,
-            resource: Resource {
-                facts,
-                collection: self.api.caches.collection(facts).cloned(),
-            },
+            resource: Resource::of(&self.api, facts),
             subresource: None,
             namespace,
             name,

@@ -71,11 +71,10 @@ fn decide(owners: &[(String, OwnerState)]) -> Next {
 
 /// Follows all collections, for as long as it is polled.
 pub(crate) async fn run(caller: Caller) {
-    let collections: Vec<Arc<Collection>> = caller.api.caches.all().map(Arc::clone).collect();
     let mut collector = Collector {
-        positions: vec![None; collections.len()],
+        positions: Vec::new(),
         caller,
-        collections,
+        collections: Vec::new(),
         dependents: HashMap::new(),
         work: BTreeSet::new(),
     };
@@ -97,7 +96,8 @@ pub(crate) async fn run(caller: Caller) {
 
 struct Collector {
     caller: Caller,
-    collections: Vec<Arc<Collection>>,
+    /// Those of custom resources come and go; a place that is free is used again.
+    collections: Vec<Option<Arc<Collection>>>,
     /// The number of the next change of each collection; nothing before the first look.
     positions: Vec<Option<u64>>,
     /// Who belongs to an owner, by its uid.
@@ -107,10 +107,15 @@ struct Collector {
 
 impl Collector {
     fn read_changes(&mut self) {
+        self.add_new_collections();
         for index in 0..self.collections.len() {
-            let collection = Arc::clone(&self.collections[index]);
+            let Some(collection) = self.collections[index].clone() else {
+                continue;
+            };
+            // Before its changes are read: nothing comes behind them then.
+            let is_closed = collection.is_closed();
             // Nothing is held by events, and nothing belongs to them.
-            if collection.resource.plural == "events" {
+            if collection.resource.plural == "events" && !collection.resource.custom {
                 continue;
             }
             let mut next = match self.positions[index] {
@@ -130,7 +135,43 @@ impl Collector {
                 }
             }
             self.positions[index] = Some(next);
+            if is_closed {
+                self.forget(index);
+            }
         }
+    }
+
+    fn add_new_collections(&mut self) {
+        for collection in self.caller.api.caches.all() {
+            if self.index_of(&collection).is_some() {
+                continue;
+            }
+            match self.collections.iter().position(Option::is_none) {
+                Some(free) => self.collections[free] = Some(collection),
+                None => {
+                    self.collections.push(Some(collection));
+                    self.positions.push(None);
+                }
+            }
+        }
+    }
+
+    fn index_of(&self, collection: &Arc<Collection>) -> Option<usize> {
+        let is_it = |known: &Option<Arc<Collection>>| {
+            known.as_ref().is_some_and(|known| Arc::ptr_eq(known, collection))
+        };
+        self.collections.iter().position(is_it)
+    }
+
+    /// Drops a collection that is no longer fed, with all places in it.
+    fn forget(&mut self, index: usize) {
+        self.collections[index] = None;
+        self.positions[index] = None;
+        self.work.retain(|(place, _)| *place != index);
+        self.dependents.retain(|_, places| {
+            places.retain(|(place, _)| *place != index);
+            !places.is_empty()
+        });
     }
 
     fn read_all(&mut self, index: usize, collection: &Collection) -> u64 {
@@ -194,7 +235,9 @@ impl Collector {
     }
 
     async fn settle(&self, place: &Place) -> Result<(), Failure> {
-        let collection = &self.collections[place.0];
+        let Some(collection) = &self.collections[place.0] else {
+            return Ok(());
+        };
         let Some(entry) = collection.get(&place.1) else {
             return Ok(());
         };
@@ -223,7 +266,10 @@ impl Collector {
         let is_orphaning = has_finalizer(entry, ORPHAN);
         let mut blocked = false;
         for (index, path) in &places {
-            let Some(dependent) = self.collections[*index].get(path) else {
+            let Some(collection) = &self.collections[*index] else {
+                continue;
+            };
+            let Some(dependent) = collection.get(path) else {
                 continue;
             };
             let own = |owner: &&Owner| *owner.uid == *entry.facts.uid;
@@ -232,18 +278,13 @@ impl Collector {
             };
             if is_orphaning {
                 let gone = [entry.facts.uid.to_string()];
-                self.release(&self.collections[*index], path, &gone).await?;
+                self.release(collection, path, &gone).await?;
             } else {
                 blocked |= reference.block_owner_deletion;
                 let policy = Some("Foreground");
                 if !dependent.facts.is_deleting && self.is_last_owner(&dependent) {
                     self.caller
-                        .delete(
-                            self.collections[*index].resource,
-                            path,
-                            &dependent.facts.uid,
-                            policy,
-                        )
+                        .delete(collection.resource, path, &dependent.facts.uid, policy)
                         .await?;
                 }
             }
@@ -292,8 +333,9 @@ impl Collector {
             // Of a kind that is not served here: nobody can say that it is gone.
             return OwnerState::Present;
         };
-        match self.collections[index]
-            .get(&path)
+        let collection = self.collections[index].as_ref();
+        match collection
+            .and_then(|collection| collection.get(&path))
             .filter(|entry| *entry.facts.uid == *owner.uid)
         {
             None => OwnerState::Gone,
@@ -310,16 +352,13 @@ impl Collector {
             .api_version
             .split_once('/')
             .unwrap_or(("", &owner.api_version));
-        let facts = self
-            .caller
-            .api
-            .registry
-            .resource_by_kind(group, version, &owner.kind)?;
-        let found = self.caller.api.caches.collection(facts)?;
-        let index = self
-            .collections
-            .iter()
-            .position(|collection| Arc::ptr_eq(collection, found))?;
+        let api = &self.caller.api;
+        let facts = match api.registry.resource_by_kind(group, version, &owner.kind) {
+            Some(facts) => facts,
+            None => api.customs.served().by_kind(group, version, &owner.kind)?.facts,
+        };
+        let found = api.caches.collection(facts)?;
+        let index = self.index_of(&found)?;
         let path = if facts.namespaced {
             format!("{namespace}/{}", owner.name)
         } else {

@@ -22,7 +22,7 @@ const DELETES_AT_ONCE: usize = 16;
 
 /// Works on all deleted namespaces, for as long as it is polled.
 pub(crate) async fn run(caller: Caller) {
-    let Ok(namespaces) = caller.collection("", "namespaces").cloned() else {
+    let Ok(namespaces) = caller.collection("", "namespaces") else {
         return;
     };
     let mut changed = namespaces.subscribe();
@@ -62,7 +62,7 @@ pub(crate) async fn run(caller: Caller) {
 
 async fn empty(caller: &Caller, namespace: &Entry) -> Result<(), Failure> {
     let prefix = format!("{}/", namespace.name());
-    let collections: Vec<Arc<Collection>> = caller.api.caches.all().map(Arc::clone).collect();
+    let collections: Vec<Arc<Collection>> = caller.api.caches.all();
     for collection in collections
         .iter()
         .filter(|collection| collection.resource.namespaced)

@@ -27,6 +27,14 @@ pub(crate) const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "k
 pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> {
     let facts = call.resource.facts;
     let name = tree::text(object, &["metadata", "name"]).to_owned();
+    if call
+        .resource
+        .custom
+        .as_ref()
+        .is_some_and(|custom| custom.is_terminating)
+    {
+        return Err(Failure::terminating_definition());
+    }
     if let Some(namespace) = call.namespace.filter(|_| facts.namespaced) {
         check_namespace(call, namespace, &name)?;
     }
@@ -126,7 +134,7 @@ async fn service_account(call: &Call<'_>, pod: &Value) -> Result<Value, String> 
     let missing = || format!("error looking up service account {path}: serviceaccount {name:?} not found");
     let accounts = collection(call.api, "", "serviceaccounts").ok_or_else(missing)?;
     let found = if name == "default" {
-        wait_for(accounts, &path).await
+        wait_for(&accounts, &path).await
     } else {
         accounts.get(&path)
     };
@@ -150,7 +158,7 @@ async fn wait_for(collection: &Arc<Collection>, path: &str) -> Option<Arc<Entry>
         .flatten()
 }
 
-fn collection<'a>(api: &'a Api, group: &str, plural: &str) -> Option<&'a Arc<Collection>> {
+fn collection(api: &Api, group: &str, plural: &str) -> Option<Arc<Collection>> {
     api.registry
         .resource(group, "v1", plural)
         .and_then(|facts| api.caches.collection(facts))

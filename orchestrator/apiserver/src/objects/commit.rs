@@ -30,8 +30,12 @@ pub(crate) async fn put(
     stored: Bytes,
     expected: u64,
 ) -> Result<Committed, Failure> {
+    let refuses = collection.may_refuse().await;
+    if expected == 0 && *refuses {
+        return Err(Failure::terminating_definition());
+    }
     let lease: Option<LeaseId> = match collection.resource.plural {
-        "events" => Some(api.event_leases.lease(&*api.store).await?),
+        "events" if !collection.resource.custom => Some(api.event_leases.lease(&*api.store).await?),
         _ => None,
     };
     let key = collection.key(path);

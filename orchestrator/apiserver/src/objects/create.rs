@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
-use moorline_schema::{Gvk, defaults, validation};
+use moorline_schema::{Gvk, validation};
 use serde_json::Value;
 
 use super::commit::{self, Committed};
 use super::owners::{self, Owners};
 use super::render::Renderer;
-use super::{Call, admission, decode, events, metadata, strategy, tree};
+use super::{Call, admission, decode, events, metadata, rules, strategy, tree};
 use crate::cache::{Collection, entry};
 use crate::http::{Answer, Cause, Failure};
 
@@ -70,15 +70,15 @@ async fn store_named(
     let uid = uuid::Uuid::new_v4().to_string();
     let namespace = call.namespace.filter(|_| call.resource.facts.namespaced);
     metadata::fill_new(&mut object, name, namespace, &uid, now);
-    let facts = collection.resource;
-    let gvk = stored_gvk(collection);
-    defaults::apply(call.api.registry, gvk, &mut object);
+    let facts = call.resource.ruling_facts()?;
+    rules::complete(call, &mut object)?;
     // What the server adds from here on has no owner.
     let managed = owners::after(call, owners, None, &object)?;
     strategy::prepare_create(facts, &mut object, now);
     admission::create(call, &mut object).await?;
+    rules::complete(call, &mut object)?;
     owners::put(&mut object, managed);
-    let causes = validation::create(call.api.registry, gvk, &object);
+    let causes = rules::check_new(call, &object).await?;
     if !causes.is_empty() {
         return Err(invalid(call, name, causes));
     }

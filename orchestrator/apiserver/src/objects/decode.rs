@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use http::header;
+use moorline_schema::custom::object::complete;
 use moorline_schema::decode::{self, DecodeError, Strictness};
 use moorline_schema::{Registry, TypeId};
 use serde_json::Value;
 
 use super::Call;
+use crate::customs::CustomResource;
 use crate::http::Failure;
 use crate::http::negotiation::{self, BodyForm};
 use crate::http::query::Query;
@@ -17,6 +19,17 @@ pub(crate) struct Expected {
     pub(crate) type_id: TypeId,
     pub(crate) api_version: String,
     pub(crate) kind: &'static str,
+}
+
+impl Expected {
+    /// The refusal of a body of this type.
+    fn refuse(&self, why: &str) -> Failure {
+        let version = self.api_version.rsplit('/').next().unwrap_or_default();
+        let kind = self.kind;
+        Failure::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+        ))
+    }
 }
 
 /// A decoded object and what the client is to be warned of.
@@ -66,7 +79,55 @@ pub(crate) fn object(call: &Call<'_>, body: &Bytes) -> Result<Body, Failure> {
     let expected = expected(call);
     let strictness = strictness(call.query)?;
     let form = negotiation::body_form(call.header(header::CONTENT_TYPE))?;
+    if let Some(custom) = own_form(call) {
+        return self::custom(call, custom, form, body, strictness);
+    }
     typed(call.api.registry, &expected, form, body, strictness)
+}
+
+/// The definition by which a call's body is read, if its body is a custom object.
+fn own_form<'c>(call: &'c Call<'_>) -> Option<&'c CustomResource> {
+    let is_own = call.subresource.is_none() || call.is_status();
+    call.resource.custom.as_deref().filter(|_| is_own)
+}
+
+/// Decodes a custom object; these have no protobuf form.
+fn custom(
+    call: &Call<'_>,
+    custom: &CustomResource,
+    form: BodyForm,
+    body: &[u8],
+    strictness: Strictness,
+) -> Result<Body, Failure> {
+    let expected = expected(call);
+    let is_yaml = match form {
+        BodyForm::Json => false,
+        BodyForm::Yaml => true,
+        BodyForm::Protobuf => {
+            let accepted = ["application/json", "application/yaml"];
+            return Err(Failure::unsupported_media_type(&accepted));
+        }
+    };
+    let read =
+        decode::anything(body, is_yaml, strictness).map_err(|error| expected.refuse(&error.to_string()))?;
+    let mut value = read.value;
+    check_type(&mut value, &expected)?;
+    let decoded = complete(
+        call.api.registry,
+        custom.version(),
+        value,
+        read.problems,
+        strictness,
+    );
+    let decoded = decoded.map_err(|error| expected.refuse(&error.to_string()))?;
+    if strictness == Strictness::Strict && !decoded.problems.is_empty() {
+        let problems = decoded.problems.join(", ");
+        return Err(expected.refuse(&format!("strict decoding error: {problems}")));
+    }
+    Ok(Body {
+        value: decoded.value,
+        warnings: decoded.problems,
+    })
 }
 
 /// Decodes a body of a known type.
@@ -77,13 +138,7 @@ pub(crate) fn typed(
     body: &[u8],
     strictness: Strictness,
 ) -> Result<Body, Failure> {
-    let refuse = |why: String| {
-        let version = expected.api_version.rsplit('/').next().unwrap_or_default();
-        let kind = expected.kind;
-        Failure::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
-        ))
-    };
+    let refuse = |why: String| expected.refuse(&why);
     let decoded =
         match form {
             BodyForm::Protobuf => {
@@ -143,17 +198,25 @@ fn check_type(value: &mut Value, expected: &Expected) -> Result<(), Failure> {
 pub(crate) fn patched(call: &Call<'_>, value: &Value) -> Result<Body, Failure> {
     let expected = expected(call);
     let strictness = strictness(call.query)?;
-    let decoded = decode::value(call.api.registry, expected.type_id, value, strictness).map_err(
-        |error: DecodeError| {
-            let about = call.resource.about_kind(call.name.unwrap_or_default());
-            let cause = crate::http::Cause {
-                reason: "FieldValueInvalid",
-                message: format!("Invalid value: {error}"),
-                field: "patch".to_owned(),
-            };
-            Failure::invalid(about, vec![cause])
-        },
-    )?;
+    let decoded = match own_form(call) {
+        None => decode::value(call.api.registry, expected.type_id, value, strictness),
+        Some(custom) => complete(
+            call.api.registry,
+            custom.version(),
+            value.clone(),
+            Vec::new(),
+            strictness,
+        ),
+    };
+    let decoded = decoded.map_err(|error: DecodeError| {
+        let about = call.resource.about_kind(call.name.unwrap_or_default());
+        let cause = crate::http::Cause {
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {error}"),
+            field: "patch".to_owned(),
+        };
+        Failure::invalid(about, vec![cause])
+    })?;
     if strictness == Strictness::Strict && !decoded.problems.is_empty() {
         return Err(Failure::bad_request(format!(
             "strict decoding error: {}",

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
+use moorline_schema::custom;
 use serde_json::{Value, json};
 
 use super::commit::{self, Committed};
@@ -119,7 +120,7 @@ pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options)
         let old = current.value();
         let mut new = old.clone();
         let changes = mark(call, &mut new, options, Timestamp::now());
-        let is_gone = update::is_done(collection.resource.plural, &new);
+        let is_gone = update::is_done(collection.resource, &new);
         let stored = entry::encode(&collection.head, &new);
         let deleted = |revision: u64| Deleted {
             json: entry::with_revision(&collection.head, &stored, revision),
@@ -160,7 +161,11 @@ fn mark(call: &Call<'_>, object: &mut Value, options: &Options, now: Timestamp) 
         }
     }
     set_finalizers(object, options.propagation);
-    if call.resource.facts.plural == "namespaces" && !was_deleting {
+    let facts = call.resource.facts;
+    if (facts.group, facts.plural) == (custom::GROUP, custom::DEFINITIONS) && !was_deleting {
+        strategy::definition::mark_deleted(object);
+    }
+    if facts.group.is_empty() && facts.plural == "namespaces" && !was_deleting {
         tree::map_mut(object, &["status"]).insert("phase".to_owned(), json!("Terminating"));
     }
     *object != before

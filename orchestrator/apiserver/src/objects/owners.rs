@@ -223,6 +223,7 @@ pub(crate) struct ServedVersions {
     group: &'static str,
     version: &'static str,
     is_event: bool,
+    is_custom: bool,
 }
 
 impl ServedVersions {
@@ -233,7 +234,8 @@ impl ServedVersions {
             type_id: facts.type_id,
             group: facts.group,
             version: facts.version,
-            is_event: facts.kind == "Event",
+            is_event: facts.kind == "Event" && !facts.custom,
+            is_custom: facts.custom,
         }
     }
 
@@ -245,7 +247,11 @@ impl ServedVersions {
     }
 
     fn is_known(&self, api_version: &str) -> bool {
-        self.is_own(api_version) || (self.is_event && matches!(api_version, "v1" | "events.k8s.io/v1"))
+        let is_other =
+            self.is_custom && api_version.split_once('/').map(|(group, _)| group) == Some(self.group);
+        is_other
+            || self.is_own(api_version)
+            || (self.is_event && matches!(api_version, "v1" | "events.k8s.io/v1"))
     }
 }
 
@@ -253,6 +259,12 @@ impl Versions<'static> for ServedVersions {
     type Schema = Builtin<'static>;
 
     fn schema(&self, api_version: &str) -> Option<Builtin<'static>> {
+        // Custom objects are merged by what they look like: objects field by field, lists as one.
+        if self.is_custom {
+            return self
+                .is_known(api_version)
+                .then(|| Builtin::deduced(self.registry));
+        }
         if self.is_own(api_version) {
             return Some(Builtin::new(self.registry, self.type_id));
         }
@@ -271,6 +283,11 @@ impl Versions<'static> for ServedVersions {
         Some(match (is_stated, api_version) {
             (false, "v1") if self.is_event => events::to_core(object.clone()),
             (false, _) if self.is_event => events::to_events_group(object.clone()),
+            (false, _) if self.is_custom => {
+                let mut object = object.clone();
+                tree::map_mut(&mut object, &[]).insert("apiVersion".to_owned(), api_version.into());
+                object
+            }
             _ => object.clone(),
         })
     }

@@ -17,7 +17,7 @@ use crate::http::{Answer, Cause, Failure};
 const OPERATIONS_MAX: usize = 10_000;
 
 /// A parsed patch.
-enum Patch {
+pub(crate) enum Patch {
     Json(json_patch::Patch),
     Merge(Value),
     Strategic(Value),
@@ -68,7 +68,7 @@ fn check_options(call: &Call<'_>) -> Result<(), Failure> {
     ))
 }
 
-fn parse(form: PatchForm, body: &Bytes) -> Result<Patch, Failure> {
+pub(crate) fn parse(form: PatchForm, body: &Bytes) -> Result<Patch, Failure> {
     let malformed = |error: String| Failure::bad_request(format!("error decoding patch: {error}"));
     match form {
         PatchForm::Json => {
@@ -123,7 +123,7 @@ fn pins_revision(patch: &Patch) -> bool {
     }
 }
 
-fn result(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Value, Failure> {
+pub(crate) fn result(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Value, Failure> {
     match patch {
         Patch::Json(patch) => {
             let mut patched = base.clone();
@@ -141,6 +141,11 @@ fn result(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Value, Failure
             Ok(patched)
         }
         Patch::Merge(patch) => Ok(schema_patch::json_merge(base, patch)),
+        // Nobody knows how lists of custom objects are merged.
+        Patch::Strategic(_) if call.resource.custom.is_some() => Err(Failure::unsupported_media_type(&[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+        ])),
         Patch::Strategic(patch) => {
             let type_id = decode::expected(call).type_id;
             schema_patch::strategic_merge(call.api.registry, type_id, base, patch)

@@ -3,10 +3,11 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
+use moorline_schema::custom::columns;
 use moorline_schema::table;
 use serde_json::{Value, json};
 
-use super::{Resource, events};
+use super::Resource;
 use crate::cache::Entry;
 use crate::http::negotiation::{Encoding, Form, Shape};
 use crate::http::query::Query;
@@ -66,16 +67,16 @@ impl Renderer {
 
     /// Whether stored bytes are the answer's bytes.
     pub(crate) fn is_plain(&self) -> bool {
-        self.form.shape == Shape::Object && !self.resource.is_converted()
+        self.form.shape == Shape::Object && self.resource.is_served_as_stored()
     }
 
     /// The object as it is served, as a tree.
     pub(crate) fn served(&self, json: &[u8]) -> Value {
-        let value = serde_json::from_slice(json).unwrap_or_default();
-        if self.resource.is_converted() {
-            events::to_events_group(value)
-        } else {
+        let value: Value = serde_json::from_slice(json).unwrap_or_default();
+        if self.resource.is_served_as_stored() {
             value
+        } else {
+            self.resource.served(&value).into_owned()
         }
     }
 
@@ -171,10 +172,13 @@ impl Renderer {
     }
 
     fn table(&self, metadata: Value, rows: Vec<Value>) -> Value {
-        let columns: Vec<Value> = table::columns(self.resource.facts.group, self.resource.facts.kind)
-            .iter()
-            .map(table::Column::to_json)
-            .collect();
+        let columns: Vec<Value> = match &self.resource.custom {
+            Some(custom) => columns::definitions(&custom.version().columns),
+            None => table::columns(self.resource.facts.group, self.resource.facts.kind)
+                .iter()
+                .map(table::Column::to_json)
+                .collect(),
+        };
         json!({
             "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns,
             "rows": rows,
@@ -182,7 +186,10 @@ impl Renderer {
     }
 
     fn row(&self, object: Value, now: Timestamp) -> Value {
-        let cells = table::row(self.resource.facts.group, self.resource.facts.kind, &object, now);
+        let cells = match &self.resource.custom {
+            Some(custom) => columns::row(&custom.version().columns, &object, now),
+            None => table::row(self.resource.facts.group, self.resource.facts.kind, &object, now),
+        };
         match self.row_object {
             RowObject::None => json!({ "cells": cells }),
             RowObject::Metadata => json!({ "cells": cells, "object": partial(&object) }),

@@ -1,13 +1,18 @@
 //! A served resource and one request to it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use moorline_schema::custom;
 use moorline_schema::{ResourceFacts, registry::SubresourceFacts};
+use serde_json::Value;
 
+use super::events;
 use crate::api::Api;
 use crate::auth::User;
 use crate::cache::Collection;
+use crate::customs::CustomResource;
 use crate::http::failure::{About, Failure};
 use crate::http::negotiation::Form;
 use crate::http::query::Query;
@@ -18,9 +23,89 @@ pub(crate) struct Resource {
     pub(crate) facts: &'static ResourceFacts,
     /// Where its objects are; absent where nothing is stored.
     pub(crate) collection: Option<Arc<Collection>>,
+    /// Where a definition made it.
+    pub(crate) custom: Option<Arc<CustomResource>>,
 }
 
 impl Resource {
+    /// A built-in resource, or one that was found among the custom ones before.
+    pub(crate) fn of(api: &Api, facts: &'static ResourceFacts) -> Self {
+        if facts.custom {
+            let found = Resource::custom(api, facts.group, facts.version, facts.plural);
+            // A version that is stored but not served is known by its collection alone.
+            return found.unwrap_or_else(|| Resource {
+                facts,
+                collection: api.caches.collection(facts),
+                custom: None,
+            });
+        }
+        Resource {
+            facts,
+            collection: api.caches.collection(facts),
+            custom: None,
+        }
+    }
+
+    /// Finds a served resource by the parts of its path.
+    pub(crate) fn find(api: &Api, group: &str, version: &str, plural: &str) -> Option<Self> {
+        match api.registry.resource(group, version, plural) {
+            Some(facts) => Some(Resource::of(api, facts)),
+            None => Resource::custom(api, group, version, plural),
+        }
+    }
+
+    fn custom(api: &Api, group: &str, version: &str, plural: &str) -> Option<Self> {
+        let served = api.customs.served();
+        let found = served.resource(group, version, plural)?;
+        Some(Resource {
+            facts: found.facts,
+            collection: Some(Arc::clone(&found.collection)),
+            custom: Some(found),
+        })
+    }
+
+    /// The facts whose rules hold for its objects: those of the version they are written in, or of the group they are
+    /// stored in.
+    pub(crate) fn ruling_facts(&self) -> Result<&'static ResourceFacts, Failure> {
+        if self.custom.is_some() {
+            return Ok(self.facts);
+        }
+        let collection = self.collection.as_ref();
+        collection
+            .map(|collection| collection.resource)
+            .ok_or_else(Failure::method_not_allowed)
+    }
+
+    /// Whether its objects are served in another version than they are stored in.
+    fn is_other_version(&self) -> bool {
+        let stored = self
+            .collection
+            .as_ref()
+            .map(|collection| collection.resource.version);
+        self.custom.is_some() && stored != Some(self.facts.version)
+    }
+
+    /// Whether stored bytes are what is served.
+    pub(crate) fn is_served_as_stored(&self) -> bool {
+        !self.is_converted() && !self.is_other_version()
+    }
+
+    /// The object as it is served, from its stored form.
+    pub(crate) fn served<'v>(&self, stored: &'v Value) -> Cow<'v, Value> {
+        if self.is_converted() {
+            return Cow::Owned(events::to_events_group(stored.clone()));
+        }
+        match self.custom.as_ref().filter(|_| self.is_other_version()) {
+            None => Cow::Borrowed(stored),
+            Some(custom) => {
+                let mut value = stored.clone();
+                value["apiVersion"] = self.facts.api_version().into();
+                custom::object::normalise(custom.version(), &mut value);
+                Cow::Owned(value)
+            }
+        }
+    }
+
     /// Whether its objects are stored in another form than they are served in: the events of `events.k8s.io`.
     pub(crate) fn is_converted(&self) -> bool {
         self.collection

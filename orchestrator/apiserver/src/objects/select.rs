@@ -33,8 +33,18 @@ impl Selector {
             .map_err(|error| Failure::bad_request(error.to_string()))?;
         let facts = resource.facts;
         let text = query.get("fieldSelector").unwrap_or_default();
-        let parsed = FieldSelector::parse(text, facts.group, facts.version, facts.plural)
-            .map_err(|error| Failure::bad_request(error.to_string()))?;
+        let parsed = match &resource.custom {
+            None => FieldSelector::parse(text, facts.group, facts.version, facts.plural),
+            Some(custom) => {
+                let own = custom.version().selectable.iter().map(String::as_str);
+                let known: Vec<&str> = ["metadata.name", "metadata.namespace"]
+                    .into_iter()
+                    .chain(own)
+                    .collect();
+                FieldSelector::parse_known(text, (facts.group, facts.plural), &known)
+            }
+        };
+        let parsed = parsed.map_err(|error| Failure::bad_request(error.to_string()))?;
         let mut fields = Vec::new();
         for one in parsed.requirements() {
             let stored = stored_field(resource, &one.field);

@@ -1,11 +1,12 @@
 //! What a kind does to its objects before they are stored: who may write status, what counts as a new generation. Pure.
 
+pub(crate) mod definition;
 mod pod;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use moorline_schema::ResourceFacts;
+use moorline_schema::{ResourceFacts, custom};
 use serde_json::{Value, json};
 
 use super::{metadata, tree};
@@ -23,32 +24,35 @@ pub(crate) enum Endpoint {
 
 /// Whether the generation of such objects is counted.
 fn counts_generation(facts: &ResourceFacts) -> bool {
-    matches!(
-        (facts.group, facts.plural),
-        ("", "pods") | ("storage.k8s.io", "csidrivers")
-    )
+    facts.custom
+        || matches!(
+            (facts.group, facts.plural),
+            ("", "pods") | ("storage.k8s.io", "csidrivers") | (custom::GROUP, custom::DEFINITIONS)
+        )
 }
 
 /// Whether an update may create the object.
 pub(crate) fn is_created_by_update(facts: &ResourceFacts) -> bool {
-    matches!(facts.plural, "leases" | "events" | "endpoints" | "services")
+    !facts.custom && matches!(facts.plural, "leases" | "events" | "endpoints" | "services")
 }
 
 /// Whether a delete answers with the object itself and not with a bare success.
 pub(crate) fn is_shown_when_deleted(facts: &ResourceFacts) -> bool {
-    matches!(
-        facts.plural,
-        "pods"
-            | "persistentvolumes"
-            | "persistentvolumeclaims"
-            | "services"
-            | "serviceaccounts"
-            | "storageclasses"
-            | "volumeattachments"
-            | "csidrivers"
-            | "csinodes"
-            | "volumeattributesclasses"
-    )
+    let is_builtin = !facts.custom;
+    is_builtin
+        && matches!(
+            facts.plural,
+            "pods"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "services"
+                | "serviceaccounts"
+                | "storageclasses"
+                | "volumeattachments"
+                | "csidrivers"
+                | "csinodes"
+                | "volumeattributesclasses"
+        )
 }
 
 /// The time a deleted object is given, if the request says nothing.
@@ -65,7 +69,14 @@ pub(crate) fn prepare_create(facts: &ResourceFacts, object: &mut Value, now: Tim
     if counts_generation(facts) {
         tree::map_mut(object, &["metadata"]).insert("generation".to_owned(), json!(1));
     }
+    if facts.custom {
+        if facts.subresource("status").is_some() {
+            tree::map_mut(object, &[]).remove("status");
+        }
+        return;
+    }
     let status = match (facts.group, facts.plural) {
+        (custom::GROUP, custom::DEFINITIONS) => definition::first_status(object),
         ("", "pods") => json!({ "phase": "Pending", "qosClass": pod::qos_class(object) }),
         ("", "persistentvolumes") => {
             json!({ "phase": "Pending", "lastPhaseTransitionTime": tree::time(now) })
@@ -122,6 +133,7 @@ fn prepare_main(facts: &ResourceFacts, old: &Value, new: &mut Value) {
             prepare_namespace_labels(new);
         }
         ("", "secrets") => take_string_data(new),
+        (custom::GROUP, custom::DEFINITIONS) => definition::note_storage_version(new),
         _ => {}
     }
     count_generation(facts, old, new);
@@ -132,7 +144,8 @@ fn count_generation(facts: &ResourceFacts, old: &Value, new: &mut Value) {
     if !counts_generation(facts) {
         return;
     }
-    let is_content = |name: &str| !matches!(name, "metadata" | "status");
+    let has_status = !facts.custom || facts.subresource("status").is_some();
+    let is_content = |name: &str| name != "metadata" && !(name == "status" && has_status);
     let fields = |object: &Value| {
         object
             .as_object()
@@ -160,6 +173,7 @@ fn prepare_status(facts: &ResourceFacts, old: &Value, new: &mut Value) {
     let mut metadata = new["metadata"].clone();
     let kept = match (facts.group, facts.plural) {
         ("storage.k8s.io", "volumeattachments") => old["metadata"].clone(),
+        _ if facts.custom => old["metadata"].clone(),
         _ => {
             let owners = tree::at(old, &["metadata", "ownerReferences"]).cloned();
             tree::set(tree::map_mut(&mut metadata, &[]), "ownerReferences", owners);

@@ -1,20 +1,19 @@
 //! Changing objects: read, make the new state, check it, compare and swap; again if somebody was faster.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
-use moorline_schema::{defaults, validation};
+use moorline_schema::ResourceFacts;
 use serde_json::Value;
 
 use super::commit::{self, Committed};
-use super::create::{self, invalid, stored_gvk};
+use super::create::{self, invalid};
 use super::owners::{self, Owners};
 use super::render::Renderer;
 use super::strategy::Endpoint;
-use super::{Call, admission, decode, events, metadata, strategy, tree};
+use super::{Call, admission, decode, events, metadata, rules, strategy, tree};
 use crate::cache::{Entry, entry};
 use crate::http::{Answer, Failure};
 
@@ -79,21 +78,17 @@ pub(crate) async fn change(
     let mut current = collection.get(&path).ok_or_else(|| call.not_found(name))?;
     for _ in 0..ATTEMPTS_MAX {
         let old = current.value();
-        let served = if call.resource.is_converted() {
-            Cow::Owned(events::to_events_group(old.clone()))
-        } else {
-            Cow::Borrowed(&old)
-        };
+        let served = call.resource.served(&old);
         let proposal = propose(&served)?;
         check_names(call, name, &proposal.value)?;
         check_preconditions(call, &current, &proposal.value)?;
         let is_pinned = is_pinned(&proposal.value, &served);
+        // Custom objects are held to the rules of the version they are written in, events to those of core.
         let new = if call.resource.is_converted() {
-            events::to_core(proposal.value)
+            finish(call, name, &old, events::to_core(proposal.value), proposal.owners).await?
         } else {
-            proposal.value
+            finish(call, name, &served, proposal.value, proposal.owners).await?
         };
-        let new = finish(call, name, &old, new, proposal.owners)?;
         match store(call, &current, new).await? {
             Stored::Done(json) => {
                 return Ok(Changed {
@@ -125,11 +120,11 @@ async fn store(call: &Call<'_>, current: &Entry, mut new: Value) -> Result<Store
     let collection = call.collection()?;
     let mut stored = entry::encode(&collection.head, &new);
     let same = entry::with_revision(&collection.head, &stored, current.revision);
-    if same == current.json || call.query.dry_run()? {
+    if (same == current.json && !current.is_stale) || call.query.dry_run()? {
         return Ok(Stored::Done(same));
     }
     let (api, path, revision) = (call.api, &current.path, current.revision);
-    let mut committed = if is_done(collection.resource.plural, &new) {
+    let mut committed = if is_done(collection.resource, &new) {
         commit::remove(api, collection, path, revision).await
     } else {
         commit::put(api, collection, path, stored.clone(), revision).await
@@ -148,30 +143,31 @@ async fn store(call: &Call<'_>, current: &Entry, mut new: Value) -> Result<Store
 }
 
 /// Whether nothing holds the object any more: its deletion was asked for, its time is over, its finalizers are gone.
-pub(crate) fn is_done(plural: &str, object: &Value) -> bool {
+pub(crate) fn is_done(facts: &ResourceFacts, object: &Value) -> bool {
     let grace = tree::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
-    let holds_content = plural == "namespaces" && !tree::list(object, &["spec", "finalizers"]).is_empty();
+    let holds_content = facts.group.is_empty()
+        && facts.plural == "namespaces"
+        && !tree::list(object, &["spec", "finalizers"]).is_empty();
     metadata::is_deleting(object)
         && grace.unwrap_or(0) == 0
         && tree::list(object, &["metadata", "finalizers"]).is_empty()
         && !holds_content
 }
 
-/// Completes and checks a proposed state. `old` and `new` are in the stored form.
-fn finish(
+/// Completes and checks a proposed state. `old` and `new` are in the form whose rules hold.
+async fn finish(
     call: &Call<'_>,
     name: &str,
     old: &Value,
     mut new: Value,
     owners: Owners,
 ) -> Result<Value, Failure> {
-    let collection = call.collection()?;
-    let (facts, gvk) = (collection.resource, stored_gvk(collection));
+    let facts = call.resource.ruling_facts()?;
     let causes = metadata::fill_update(&mut new, old);
     if !causes.is_empty() {
         return Err(Failure::invalid(call.resource.about_kind(name), causes));
     }
-    defaults::apply(call.api.registry, gvk, &mut new);
+    rules::complete(call, &mut new)?;
     let managed = owners::after(call, owners, Some(old), &new)?;
     let endpoint = match call.subresource.map(|sub| sub.name) {
         Some("status") => Endpoint::Status,
@@ -183,8 +179,7 @@ fn finish(
     let managed = owners::without_idle_times(old, &new, managed);
     owners::put(&mut new, managed);
     let causes = match endpoint {
-        Endpoint::Main => validation::update(call.api.registry, gvk, old, &new),
-        Endpoint::Status => validation::status_update(call.api.registry, gvk, old, &new),
+        Endpoint::Main | Endpoint::Status => rules::check_change(call, endpoint, old, &new).await?,
         // All that a binding changes was checked with the binding.
         Endpoint::Binding => Vec::new(),
     };

@@ -178,7 +178,9 @@ impl Watcher {
             };
             self.next += changes.len() as u64;
             self.revision = revision;
-            let is_over = Instant::now() >= self.deadline || self.api.watches_stop.is_cancelled();
+            let is_over = Instant::now() >= self.deadline
+                || self.api.watches_stop.is_cancelled()
+                || self.collection.is_closed();
             let piece = self.lines(&changes);
             if !piece.is_empty() {
                 self.ended = is_over;

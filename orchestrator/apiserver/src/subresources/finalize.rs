@@ -37,7 +37,7 @@ pub(super) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
         let managed = owners::after(call, Owners::Followed(None), Some(&old), &new)?;
         owners::put(&mut new, managed);
         let stored = entry::encode(&collection.head, &new);
-        let committed = if update::is_done("namespaces", &new) {
+        let committed = if update::is_done(call.resource.facts, &new) {
             commit::remove(call.api, collection, name, current.revision).await?
         } else {
             commit::put(call.api, collection, name, stored.clone(), current.revision).await?

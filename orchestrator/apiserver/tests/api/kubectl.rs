@@ -238,6 +238,124 @@ async fn patches_waits_and_deletions() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
+async fn custom_resources_like_any_other() {
+    let Some(kubectl) = Kubectl::start("custom_resources_like_any_other").await else {
+        return;
+    };
+    let definition = crate::custom_resources::definition().to_string();
+    let good = crate::custom_resources::widget("a", serde_json::json!({"size": 3, "parts": [{"name": "x"}]}));
+    let bad = crate::custom_resources::widget("b", serde_json::json!({"size": 0}));
+    let unknown = crate::custom_resources::widget("c", serde_json::json!({"size": 1, "nonsense": 1}));
+    let cases = [
+        (true, "apply -f -", definition.clone(), &["created"][..]),
+        (
+            true,
+            "wait --for=condition=Established crd/widgets.example.com",
+            String::new(),
+            &["condition met"],
+        ),
+        (
+            true,
+            "get crd",
+            String::new(),
+            &["CREATED AT", "widgets.example.com"],
+        ),
+        (
+            true,
+            "api-resources",
+            String::new(),
+            &["widgets", "wd", "example.com/v1"],
+        ),
+        (
+            true,
+            "apply -f -",
+            good.to_string(),
+            &["widget.example.com/a created"],
+        ),
+        (true, "apply -f -", good.to_string(), &["unchanged"]),
+        (
+            true,
+            "get wd",
+            String::new(),
+            &["NAME", "SIZE", "AGE", "a      3"],
+        ),
+        (true, "get wd -o wide", String::new(), &["PHASE"]),
+        (true, "get all", String::new(), &["widget.example.com/a"]),
+        (
+            true,
+            "get widget a -o yaml",
+            String::new(),
+            &["color: red", "generation: 1"],
+        ),
+        (true, "explain widget", String::new(), &["A thing.", "spec"]),
+        (
+            true,
+            "explain wd.spec.parts",
+            String::new(),
+            &["name", "-required-"],
+        ),
+        (true, "scale --replicas=4 widget/a", String::new(), &["scaled"]),
+        (
+            true,
+            "get wd a -o jsonpath={.spec.replicas}",
+            String::new(),
+            &["4"],
+        ),
+        (true, "label wd a tier=gold", String::new(), &["labeled"]),
+        (
+            true,
+            "get wd --field-selector=spec.color=red -o name",
+            String::new(),
+            &["widget.example.com/a"],
+        ),
+        (
+            true,
+            "patch wd a --type=merge -p {\"spec\":{\"color\":\"green\"}}",
+            String::new(),
+            &["patched"],
+        ),
+        (
+            false,
+            "apply -f -",
+            bad.to_string(),
+            &["should be greater than or equal to 1"],
+        ),
+        (
+            false,
+            "apply -f -",
+            unknown.to_string(),
+            &["strict decoding error: unknown field \"spec.nonsense\""],
+        ),
+        (true, "apply -f -", definition, &["customresourcedefinition"]),
+        (true, "delete wd a", String::new(), &["deleted"]),
+        (
+            true,
+            "delete crd widgets.example.com",
+            String::new(),
+            &["deleted"],
+        ),
+        (
+            false,
+            "get wd",
+            String::new(),
+            &["the server could not find the requested resource"],
+        ),
+    ];
+    for (is_fine, arguments, input, expected) in cases {
+        let (succeeded, text) = kubectl.run(arguments, &input).await;
+        assert_eq!(succeeded, is_fine, "kubectl {arguments}: {text}");
+        for part in expected {
+            assert!(
+                text.contains(part),
+                "kubectl {arguments}: {part:?} is missing in {text}"
+            );
+        }
+    }
+    kubectl.server.shut_down().await;
+}
+
+#[tokio::test]
 async fn mistakes_are_explained() {
     let Some(kubectl) = Kubectl::start("mistakes_are_explained").await else {
         return;

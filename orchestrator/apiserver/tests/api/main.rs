@@ -5,6 +5,8 @@ mod applies;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod custom_resources;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod faults;
@@ -22,6 +24,10 @@ mod lists;
 mod logs;
 #[cfg(test)]
 mod loops;
+#[cfg(test)]
+mod published;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod security;
 #[cfg(test)]

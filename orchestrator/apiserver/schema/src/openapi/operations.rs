@@ -114,6 +114,8 @@ struct Target<'a> {
     gvk: Value,
     body: TypeId,
     list: Option<TypeId>,
+    /// Kind and list kind where a definition makes them.
+    custom: Option<(&'a str, &'a str)>,
     /// Such as `CoreV1NamespacedPodStatus`.
     id: String,
 }
@@ -129,12 +131,16 @@ pub(super) fn add_paths(registry: &Registry, resource: &ResourceFacts, paths: &m
     let collection = format!("{root}{scope}/{}", resource.plural);
     let scope_id = if resource.namespaced { "Namespaced" } else { "" };
     let version_id = format!("{}{}", group_id(resource.group), capitalised(resource.version));
-    let target = |kind: (&str, &str, &str), body, id| Target {
+    let target = |kind: (&'static str, &'static str, &'static str), body, id| Target {
         registry,
         group_version: (resource.group, resource.version),
         gvk: json!({ "group": kind.0, "version": kind.1, "kind": kind.2 }),
         body,
         list: resource.list_type_id,
+        custom: resource
+            .list_kind
+            .filter(|_| resource.custom)
+            .map(|list| (resource.kind, list)),
         id,
     };
     let own = (resource.group, resource.version, resource.kind);
@@ -246,6 +252,20 @@ impl Target<'_> {
         result
     }
 
+    /// The schema of the object, or of a list of them.
+    fn own(&self, is_list: bool) -> Value {
+        let (group, version) = self.group_version;
+        let own = self.custom.filter(|(kind, _)| self.gvk["kind"] == **kind);
+        match (own, self.list.filter(|_| is_list)) {
+            (Some((kind, list)), _) => {
+                let name = super::kind_name(group, version, if is_list { list } else { kind });
+                json!({ "$ref": format!("#/components/schemas/{name}") })
+            }
+            (None, Some(list)) => schemas::reference(self.registry, list),
+            (None, None) => schemas::reference(self.registry, self.body),
+        }
+    }
+
     fn tag(&self) -> String {
         let (group, version) = self.group_version;
         let group = group
@@ -254,6 +274,16 @@ impl Target<'_> {
             .filter(|name| !name.is_empty())
             .unwrap_or("core");
         format!("{group}_{version}")
+    }
+
+    /// Custom objects have no protobuf form.
+    fn media_types(&self) -> &'static [&'static str] {
+        &MEDIA_TYPES[..if self.custom.is_some() { 2 } else { 3 }]
+    }
+
+    /// Custom objects have no strategic merge.
+    fn patch_types(&self) -> &'static [&'static str] {
+        &PATCH_TYPES[..if self.custom.is_some() { 2 } else { 3 }]
     }
 
     fn meta(&self, id: &str) -> Value {
@@ -265,11 +295,13 @@ impl Target<'_> {
     }
 
     fn body(&self, operation: &Operation) -> Option<Value> {
-        let own = || schemas::reference(self.registry, self.body);
+        let own = || self.own(false);
         match operation.method {
-            "post" | "put" => Some(json!({ "required": true, "content": content(&MEDIA_TYPES, &own()) })),
+            "post" | "put" => {
+                Some(json!({ "required": true, "content": content(self.media_types(), &own()) }))
+            }
             "patch" => Some(
-                json!({ "required": true, "content": content(&PATCH_TYPES, &self.meta("meta/v1.Patch")) }),
+                json!({ "required": true, "content": content(self.patch_types(), &self.meta("meta/v1.Patch")) }),
             ),
             "delete" => {
                 Some(json!({ "content": content(&MEDIA_TYPES, &self.meta("meta/v1.DeleteOptions")) }))
@@ -279,12 +311,11 @@ impl Target<'_> {
     }
 
     fn responses(&self, operation: &Operation) -> Value {
-        let schema = match (operation.action, self.list) {
-            ("list", Some(list)) => schemas::reference(self.registry, list),
-            ("delete" | "deletecollection", _) => self.meta("meta/v1.Status"),
-            _ => schemas::reference(self.registry, self.body),
+        let schema = match operation.action {
+            "delete" | "deletecollection" => self.meta("meta/v1.Status"),
+            action => self.own(action == "list"),
         };
-        let answer = |description: &str| json!({ "description": description, "content": content(&MEDIA_TYPES, &schema) });
+        let answer = |description: &str| json!({ "description": description, "content": content(self.media_types(), &schema) });
         let mut responses = Map::new();
         responses.insert("200".into(), answer("OK"));
         if matches!(operation.method, "post" | "put" | "patch") {

@@ -52,6 +52,7 @@ const SERVED: &[(&str, &str, &[&str])] = &[
             "services",
         ],
     ),
+    ("apiextensions.k8s.io", "v1", &[]),
     ("authentication.k8s.io", "v1", &[]),
     ("authorization.k8s.io", "v1", &[]),
     ("coordination.k8s.io", "v1", &[]),
@@ -62,6 +63,7 @@ const SERVED: &[(&str, &str, &[&str])] = &[
 
 /// Subresources that are served; those of the facts that are not here need parts that don't exist yet.
 const SERVED_SUBRESOURCES: &[(&str, &str)] = &[
+    ("customresourcedefinitions", "status"),
     ("namespaces", "finalize"),
     ("namespaces", "status"),
     ("nodes", "status"),
@@ -120,7 +122,7 @@ pub struct VersionFacts {
 }
 
 /// A resource: what stands under one path.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ResourceFacts {
     /// API group, empty for core.
     pub group: &'static str,
@@ -154,6 +156,8 @@ pub struct ResourceFacts {
     pub subresources: Box<[SubresourceFacts]>,
     /// Whether this server serves it.
     pub served: bool,
+    /// Whether a CustomResourceDefinition made it.
+    pub custom: bool,
 }
 
 impl ResourceFacts {
@@ -179,7 +183,7 @@ impl ResourceFacts {
 }
 
 /// A subresource, such as `pods/log`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SubresourceFacts {
     /// Such as `status`.
     pub name: &'static str,
@@ -344,5 +348,6 @@ fn resource_facts(
         storage_version_hash: raw.storage_version_hash,
         subresources,
         served,
+        custom: false,
     })
 }

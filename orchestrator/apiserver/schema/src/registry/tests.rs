@@ -67,7 +67,7 @@ fn what_is_served_is_found_and_the_rest_is_known() {
             .is_some()
     );
     let gvs: Vec<_> = registry.served_group_versions().collect();
-    assert_eq!(gvs.len(), 7);
+    assert_eq!(gvs.len(), 8);
     assert_eq!(gvs[0], ("", "v1"));
 }
 

@@ -29,7 +29,18 @@ impl FieldSelector {
     /// # Errors
     /// [`SelectorError`].
     pub fn parse(text: &str, group: &str, version: &str, plural: &str) -> Result<Self, SelectorError> {
-        let known = selectable(group, version, plural);
+        Self::parse_known(text, (group, plural), selectable(group, version, plural))
+    }
+
+    /// As [`FieldSelector::parse`], for the fields of a definition.
+    ///
+    /// # Errors
+    /// [`SelectorError`].
+    pub fn parse_known(
+        text: &str,
+        (group, plural): (&str, &str),
+        known: &[&str],
+    ) -> Result<Self, SelectorError> {
         let mut requirements = Vec::new();
         for term in split(text).filter(|term| !term.is_empty()) {
             let mut requirement = parse_term(term).ok_or_else(|| {

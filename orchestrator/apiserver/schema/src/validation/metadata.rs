@@ -32,19 +32,37 @@ pub(super) fn csi_driver_name(name: &str) -> Vec<String> {
     faults
 }
 
-pub(super) fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
+pub(crate) fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
     let name = text(object, &["metadata", "name"]);
     if name.is_empty() {
         faults.required(&METADATA.field("name"), "name or generateName is required");
     } else {
         faults.invalid_each(&METADATA.field("name"), name, &name_faults(gvk, name));
     }
+    let resource = registry.resource_by_kind(gvk.group, gvk.version, gvk.kind);
+    create_in(gvk, resource.map(|resource| resource.namespaced), object, faults);
+}
+
+/// The metadata of a new custom object.
+pub(crate) fn create_custom(namespaced: bool, object: &Value, faults: &mut Faults) {
+    let gvk = Gvk {
+        group: "custom",
+        version: "",
+        kind: "",
+    };
+    let name = text(object, &["metadata", "name"]);
+    if name.is_empty() {
+        faults.required(&METADATA.field("name"), "name or generateName is required");
+    } else {
+        faults.invalid_each(&METADATA.field("name"), name, &name_faults(gvk, name));
+    }
+    create_in(gvk, Some(namespaced), object, faults);
+}
+
+fn create_in(gvk: Gvk<'_>, namespaced: Option<bool>, object: &Value, faults: &mut Faults) {
     let namespace = text(object, &["metadata", "namespace"]);
     let place = METADATA.field("namespace");
-    match registry
-        .resource_by_kind(gvk.group, gvk.version, gvk.kind)
-        .map(|resource| resource.namespaced)
-    {
+    match namespaced {
         Some(true) if namespace.is_empty() => faults.required(&place, ""),
         Some(true) => faults.invalid_each(&place, namespace, &names::dns1123_label(namespace)),
         Some(false) if !namespace.is_empty() => faults.forbidden(&place, "not allowed on this type"),
@@ -68,7 +86,7 @@ pub(super) fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value, faults: 
     standard_finalizers(gvk, object, faults);
 }
 
-pub(super) fn update(old: &Value, new: &Value, faults: &mut Faults) {
+pub(crate) fn update(old: &Value, new: &Value, faults: &mut Faults) {
     for name in [
         "name",
         "namespace",
