@@ -1,6 +1,6 @@
 //! Cutting a group: all or nothing, at one moment.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use moorline_driver_sdk::{DriverError, ErrorKind};
@@ -67,11 +67,8 @@ impl GroupDraft {
             created_at: Timestamp::now(),
         };
         let groups = &self.home.pool.groups;
-        if groups.directory(&self.group_id).exists() {
-            // An earlier try was not sure of its success. The next start will be.
-            let message = "it is not known yet whether an earlier try succeeded; restart the driver";
-            return Err(DriverError::new(ErrorKind::Uncertain, message));
-        }
+        // An earlier try was not sure of its success: this one brings it to its end.
+        let is_made = groups.directory(&self.group_id).exists();
         let space = self.home.pool.space()?;
         let begun = self
             .home
@@ -81,17 +78,18 @@ impl GroupDraft {
             return Ok(found);
         }
         let group = Reservation::new(&self.home, &self.group_id);
-        let (drafts, reservations) = self.reserve(&record)?;
-        let subjects = self.subjects()?;
-        let made = self.write_intent(&record).and_then(|()| {
-            let made = self.cut(&drafts, &subjects, copying)?;
-            groups.commit(&self.group_id)?;
-            Ok(made)
-        });
-        let made = made.map_err(|error| self.undo(error))?;
-        // From here on it may survive a crash, so that an error is no longer final.
+        // What may survive a crash is no longer given up by an error.
         let uncertain = |error: DriverError| {
             DriverError::new(ErrorKind::Uncertain, "make the group durable").caused_by(error)
+        };
+        let (record, reservations, made) = if is_made {
+            let (record, made) = self.found(&record)?;
+            let (_, reservations) = self.reserve(&record).map_err(uncertain)?;
+            (record, reservations, made)
+        } else {
+            let (drafts, reservations) = self.reserve(&record)?;
+            let made = self.make(&record, &drafts, copying)?;
+            (record, reservations, made)
         };
         failpoint::hit("group::after_rename").map_err(|error| uncertain(error.into()))?;
         groups.make_durable()?;
@@ -105,6 +103,41 @@ impl GroupDraft {
             "Group of snapshots cut"
         );
         Ok(group.made(record))
+    }
+
+    /// Cuts and records it, all or nothing.
+    fn make(
+        &self,
+        record: &GroupRecord,
+        drafts: &[Draft],
+        copying: &mut Copying,
+    ) -> Result<Vec<SnapshotRecord>, DriverError> {
+        let subjects = self.subjects()?;
+        let made = self.write_intent(record).and_then(|()| {
+            let made = self.cut(drafts, &subjects, copying)?;
+            self.home.pool.groups.commit(&self.group_id)?;
+            Ok(made)
+        });
+        made.map_err(|error| self.undo(error))
+    }
+
+    /// What an earlier try has made, if it is what is wanted.
+    fn found(&self, wanted: &GroupRecord) -> Result<(GroupRecord, Vec<SnapshotRecord>), DriverError> {
+        let record = self.home.pool.groups.read(&self.group_id, GroupRecord::read_of)?;
+        let ids =
+            |group: &GroupRecord| -> BTreeSet<Arc<str>> { group.snapshot_ids.iter().cloned().collect() };
+        if record.name != wanted.name || ids(&record) != ids(wanted) {
+            return Err(DriverError::already_exists(format!(
+                "group snapshot {} exists, but of other volumes or with another name",
+                self.group_id
+            )));
+        }
+        let read = |part: &Part| {
+            let shelf = &part.member.pool.snapshots;
+            shelf.read(&part.snapshot_id, SnapshotRecord::read_of)
+        };
+        let members = self.parts.iter().map(read).collect::<Result<_, _>>()?;
+        Ok((record, members))
     }
 
     /// Sets ids and bytes aside for all members.
