@@ -54,28 +54,24 @@ impl Directories {
     /// All mounts of the data directory, or of something in it.
     fn mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
         let entries = mountinfo::read()?;
-        let Some(device) = filesystem_of(&Self::data(files), &entries)? else {
+        let data = Self::data(files);
+        let Some((device, root)) = place_of(&data, &entries)? else {
             return Ok(Vec::new());
-        };
-        // A mount's root is given within its filesystem, where the pool may be anywhere: the last two elements, volume
-        // and "data", are the same everywhere.
-        let Some(volume) = files.directory.file_name() else {
-            return Ok(Vec::new());
-        };
-        let is_ours = |root: &Path| {
-            let mut names = root.iter();
-            names.any(|name| name == volume) && names.next().is_some_and(|name| name == DATA)
         };
         Ok(entries
             .into_iter()
-            .filter(|entry| entry.device == device && is_ours(&entry.root))
+            .filter(|entry| entry.device == device && entry.root.starts_with(&root))
             .collect())
     }
 }
 
-/// Which filesystem holds `path`, in the numbers of the mount table; `None` when there is no such path. The numbers
-/// of `stat` would not do: a subvolume of btrfs has its own.
-fn filesystem_of(path: &Path, entries: &[MountEntry]) -> Result<Option<(u32, u32)>, BackendError> {
+/// A filesystem, in the numbers of the mount table, and a path in it.
+type Place = ((u32, u32), PathBuf);
+
+/// Which filesystem holds `path`, in the numbers of the mount table, and where in that filesystem, as the roots of mounts
+/// are told; `None` when there is no such path. The numbers of `stat` would not do: a subvolume of btrfs has its own.
+/// Names would not do either: another pool on the same filesystem may have a volume of the same name.
+fn place_of(path: &Path, entries: &[MountEntry]) -> Result<Option<Place>, BackendError> {
     use rustix::{
         fs::{AtFlags, CWD, StatxFlags, statx},
         io::Errno,
@@ -85,11 +81,18 @@ fn filesystem_of(path: &Path, entries: &[MountEntry]) -> Result<Option<(u32, u32
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(BackendError::io("look at", path)(errno.into())),
     };
-    let entry = entries
+    let Some(home) = entries
         .iter()
-        .find(|entry| u64::from(entry.mount_id) == seen.stx_mnt_id);
-    // Without one the pool's mount has just been taken away.
-    Ok(entry.map(|entry| entry.device))
+        .find(|entry| u64::from(entry.mount_id) == seen.stx_mnt_id)
+    else {
+        return Ok(None); // The pool's mount has just been taken away.
+    };
+    let real = fs::canonicalize(path).map_err(BackendError::io("resolve", path))?;
+    let below = real.strip_prefix(&home.mount_point).map_err(|_| {
+        let message = format!("it is not below {}", home.mount_point.display());
+        BackendError::io("find in the mount table", &real)(std::io::Error::other(message))
+    })?;
+    Ok(Some((home.device, home.root.join(below))))
 }
 
 impl Backend for Directories {
