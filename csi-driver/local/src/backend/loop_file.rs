@@ -98,7 +98,11 @@ impl LoopFiles {
         staging: &Target,
         plan: &MountPlan,
     ) -> Result<(), BackendError> {
-        if devices::mounted_at(files, staging)?.is_some() {
+        if let Some(device) = devices::mounted_at(files, staging)? {
+            // An earlier try may have died between the mounting and the growing.
+            if !fs_type.grows_unmounted() && !filesystem::spans_device(device.path())? {
+                filesystem::grow(device.path(), staging.path(), fs_type)?;
+            }
             return Ok(());
         }
         staging.ensure_directory(TARGET_DIRECTORY_MODE)?;
