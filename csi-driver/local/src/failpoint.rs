@@ -3,7 +3,8 @@
 //!
 //! A test names points in the environment of the driver's process, `FAILPOINTS=create::after_record=kill`, several of them
 //! with `;` between. What happens there: `kill` ends the process by SIGKILL, `full` lets the step fail for want of room,
-//! `fail` lets it fail for good. `kill@3` waits for the third time.
+//! `fail` lets it fail for good. `kill@3` waits for the third time. `FAILPOINTS=@/path` reads the choice from a file, each
+//! time anew; when the file says something else than before, times are counted from the start.
 //!
 //! The crate `fail` would do the same, but can't end a process, and stands on an old `rand`.
 
@@ -85,16 +86,24 @@ pub(crate) fn hit(point: &'static str) -> Result<(), PoolError> {
 
 #[cfg(feature = "failpoints")]
 mod chosen {
-    use std::{collections::BTreeMap, env, io};
+    use std::{collections::BTreeMap, env, fs, io};
 
     use parking_lot::Mutex;
     use rustix::{io::Errno, process};
 
-    /// How often each point that the environment names was passed.
-    static PASSED: Mutex<BTreeMap<&str, usize>> = Mutex::new(BTreeMap::new());
+    /// What was chosen last, and how often each point that it names was passed since.
+    static PASSED: Mutex<(String, BTreeMap<&str, usize>)> = Mutex::new((String::new(), BTreeMap::new()));
+
+    fn choice() -> String {
+        let text = env::var("FAILPOINTS").unwrap_or_default();
+        match text.strip_prefix('@') {
+            Some(path) => fs::read_to_string(path).unwrap_or_default(),
+            None => text,
+        }
+    }
 
     pub(super) fn act(point: &'static str) -> io::Result<()> {
-        let all = env::var("FAILPOINTS").unwrap_or_default();
+        let all = choice();
         let action = all
             .split(';')
             .find_map(|choice| choice.strip_prefix(point)?.strip_prefix('='));
@@ -103,7 +112,12 @@ mod chosen {
         };
         let (action, turn) = action.split_once('@').unwrap_or((action, "1"));
         let passed = {
-            let mut counts = PASSED.lock();
+            let mut passed = PASSED.lock();
+            let (chosen, counts) = &mut *passed;
+            if *chosen != all {
+                *chosen = all.clone();
+                counts.clear();
+            }
             let count = counts.entry(point).or_default();
             *count += 1;
             *count

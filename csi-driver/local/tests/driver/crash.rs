@@ -21,7 +21,7 @@ use crate::support::{DIR, Driver, EXT4, LONG, Scratch, Use, cannot_run, config};
 const CLIENTS: usize = 6;
 
 /// The example `driver`, which cargo builds beside the tests.
-fn driver_program() -> PathBuf {
+pub(crate) fn driver_program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples/driver");
     assert!(

@@ -4,8 +4,12 @@
 
 mod attach;
 mod crash;
+mod data;
+mod failpoints;
 mod group_snapshots;
+mod histories;
 mod pool;
+mod process;
 mod settings;
 mod snapshots;
 mod staging;

@@ -30,6 +30,8 @@ use tonic::{Status, transport::Channel};
 pub(crate) const NODE: &str = "node-1";
 pub(crate) const MIB: i64 = 1 << 20;
 pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// How often a test looks whether something is so.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(2);
 const POOL_IMAGE: &str = "pool.img";
 const POOL_BYTES: u64 = 2 << 30;
 
@@ -118,8 +120,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = mount::unmount_tree(self.dir.path()) {
-            eprintln!("left a mount behind: {error}");
+        if mount::unmount_tree(self.dir.path()).is_err() {
+            // After a panic the driver still has files open in its pool: what is mounted goes when it does.
+            let mounts = moorline_mount::mountinfo::read().unwrap_or_default();
+            for entry in moorline_mount::mountinfo::at_or_below(&mounts, self.dir.path()) {
+                if let Err(error) = mount::unmount_lazy(&entry.mount_point) {
+                    eprintln!("left a mount behind: {error}");
+                }
+            }
         }
         for entry in loop_device::list().unwrap_or_default() {
             if entry.backing_file.starts_with(self.dir.path()) {
@@ -183,7 +191,7 @@ impl Driver {
                 return driver;
             }
             assert!(Instant::now() < deadline, "no driver");
-            tokio::task::yield_now().await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -235,6 +243,17 @@ impl Driver {
 
     pub(crate) async fn delete(&mut self, volume_id: &str) -> Result<(), Status> {
         self.controller.delete_volume(delete(volume_id)).await.map(drop)
+    }
+
+    pub(crate) async fn volume_ids(&mut self) -> Vec<String> {
+        let request = csi::ListVolumesRequest::default();
+        let answer = self.controller.list_volumes(request).await.unwrap();
+        let volumes = answer
+            .into_inner()
+            .entries
+            .into_iter()
+            .filter_map(|entry| entry.volume);
+        volumes.map(|volume| volume.volume_id).collect()
     }
 
     /// `(size, does the node have to follow)`.
