@@ -62,8 +62,8 @@ use std::sync::Arc;
 
 pub use config::{Args, BackendKind, Config, ConfigError, PoolConfig, Services};
 use moorline_driver_sdk::{
-    Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, driver::DriverBuilder,
-    request::Topology,
+    Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, ServedElsewhere,
+    driver::DriverBuilder, request::Topology, traits::ExpansionTime,
 };
 pub use pool::PoolError;
 pub use room::Overcommit;
@@ -84,6 +84,14 @@ use crate::{
 
 /// The driver's name, unless another one is configured.
 pub const DRIVER_NAME: &str = "local.csi.moorline.dev";
+
+/// What a node process says of the controller process; the same as that one says itself.
+const OF_CONTROLLER: ServedElsewhere = ServedElsewhere {
+    controller: true,
+    expansion: Some(ExpansionTime::Online),
+    group_controller: true,
+    snapshot_metadata: true,
+};
 
 /// Why the driver ended.
 #[derive(Debug, Error)]
@@ -143,6 +151,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         let opened = blocking.run("open the controller", open).await;
         let controller = opened.and_then(|opened| opened).map_err(Error::Open)?;
         builder = with_controller(builder, Arc::new(controller), config.is_attachable);
+    } else {
+        builder = builder.elsewhere(OF_CONTROLLER);
     }
     let follower = Arc::new(Follower::new(Arc::clone(&pools)));
     if config.services.has_node() {

@@ -20,9 +20,9 @@ use crate::{
         ControllerService, GroupControllerService, IdentityService, NodeService, SnapshotMetadataService,
     },
     traits::{
-        Attachment, Capacity, GroupSnapshots, Modification, NodeExpansion, NodePublishing, NodeStaging,
-        NodeStats, Readiness, SnapshotListing, SnapshotLookup, SnapshotMetadata, Snapshots, VolumeExpansion,
-        VolumeListing, VolumeLookup, Volumes,
+        Attachment, Capacity, ExpansionTime, GroupSnapshots, Modification, NodeExpansion, NodePublishing,
+        NodeStaging, NodeStats, Readiness, SnapshotListing, SnapshotLookup, SnapshotMetadata, Snapshots,
+        VolumeExpansion, VolumeListing, VolumeLookup, Volumes,
     },
 };
 
@@ -73,6 +73,21 @@ pub(crate) struct Groups {
     pub(crate) node_expansion: Option<Arc<dyn NodeExpansion>>,
     pub(crate) has_topology: bool,
     pub(crate) has_single_node_modes: bool,
+    pub(crate) elsewhere: ServedElsewhere,
+}
+
+/// What other processes of the same driver serve. GetPluginCapabilities tells of the driver as a whole: CSI wants all
+/// processes of one version to give the same answer, whichever services they serve themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServedElsewhere {
+    /// The controller service.
+    pub controller: bool,
+    /// How its volumes grow, if they do.
+    pub expansion: Option<ExpansionTime>,
+    /// The group controller service.
+    pub group_controller: bool,
+    /// The snapshot metadata service.
+    pub snapshot_metadata: bool,
 }
 
 /// A driver, ready to be served.
@@ -175,6 +190,13 @@ impl DriverBuilder {
     #[cfg(test)]
     pub(crate) fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    /// Other processes of this driver serve these; this one says so of the driver as a whole.
+    #[must_use]
+    pub fn elsewhere(mut self, elsewhere: ServedElsewhere) -> Self {
+        self.groups.elsewhere = elsewhere;
+        self
     }
 
     /// The driver.

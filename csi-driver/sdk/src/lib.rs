@@ -29,7 +29,7 @@ pub mod volume;
 
 pub use async_trait::async_trait;
 pub use blocks::{BlockKind, BlockRange, BlockSink, CallerGone};
-pub use driver::{Driver, DriverInfo, GRACE_PERIOD_DEFAULT, ServeError};
+pub use driver::{Driver, DriverInfo, GRACE_PERIOD_DEFAULT, ServeError, ServedElsewhere};
 pub use endpoint::{Endpoint, EndpointError, Listener};
 pub use error::{DriverError, ErrorKind};
 pub use metrics::OperationMetrics;

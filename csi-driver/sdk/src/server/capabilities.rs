@@ -7,18 +7,22 @@ use crate::{
     traits::{ContentSources, ExpansionTime},
 };
 
-/// Of the plugin: which services there are, and when volumes can grow.
+/// Of the plugin: which services there are, here or in its other processes, and when volumes can grow.
 pub(super) fn plugin(groups: &Groups) -> Vec<csi::PluginCapability> {
     use csi::plugin_capability::{Service, Type, VolumeExpansion, service, volume_expansion};
+    let elsewhere = groups.elsewhere;
     let services = [
-        (groups.volumes.is_some(), service::Type::ControllerService),
+        (
+            groups.volumes.is_some() || elsewhere.controller,
+            service::Type::ControllerService,
+        ),
         (groups.has_topology, service::Type::VolumeAccessibilityConstraints),
         (
-            groups.group_snapshots.is_some(),
+            groups.group_snapshots.is_some() || elsewhere.group_controller,
             service::Type::GroupControllerService,
         ),
         (
-            groups.snapshot_metadata.is_some(),
+            groups.snapshot_metadata.is_some() || elsewhere.snapshot_metadata,
             service::Type::SnapshotMetadataService,
         ),
     ];
@@ -30,7 +34,8 @@ pub(super) fn plugin(groups: &Groups) -> Vec<csi::PluginCapability> {
                 r#type: service.into(),
             })
         });
-    let time = match groups.expansion.as_ref().map(|expansion| expansion.time()) {
+    let here = groups.expansion.as_ref().map(|expansion| expansion.time());
+    let time = match here.or(elsewhere.expansion) {
         Some(ExpansionTime::Online) => Some(volume_expansion::Type::Online),
         Some(ExpansionTime::Offline) => Some(volume_expansion::Type::Offline),
         // A driver that only grows filesystems on nodes does so while they are mounted.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::testing::Parts;
+use crate::{ServedElsewhere, testing::Parts};
 
 /// A capability and the alternatives that lead to it: all parts of one of them. `!` means that the part is missing.
 type Row = (&'static str, &'static [&'static [&'static str]]);
@@ -167,4 +167,37 @@ fn volumes_come_from_snapshots_only_where_snapshots_are_made() {
     for (parts, clones, snapshots) in cases {
         assert_eq!(sources(parts), ContentSources { clones, snapshots }, "{parts:?}");
     }
+}
+
+#[test]
+fn a_node_process_tells_of_the_controller_that_another_process_serves() {
+    use csi::plugin_capability::{Service, Type, VolumeExpansion, service, volume_expansion};
+    let service = |service: service::Type| {
+        Type::Service(Service {
+            r#type: service.into(),
+        })
+    };
+    let elsewhere = ServedElsewhere {
+        controller: true,
+        expansion: Some(ExpansionTime::Online),
+        group_controller: true,
+        snapshot_metadata: true,
+    };
+    let told = plugin(&Groups {
+        elsewhere,
+        ..Groups::default()
+    });
+    let told: Vec<Type> = told
+        .into_iter()
+        .filter_map(|capability| capability.r#type)
+        .collect();
+    let expected = vec![
+        service(service::Type::ControllerService),
+        service(service::Type::GroupControllerService),
+        service(service::Type::SnapshotMetadataService),
+        Type::VolumeExpansion(VolumeExpansion {
+            r#type: volume_expansion::Type::Online.into(),
+        }),
+    ];
+    assert_eq!(told, expected);
 }
