@@ -7,6 +7,8 @@ pub mod kubectl;
 pub mod kubectl_build;
 pub mod machine;
 pub mod process;
+pub mod sanity;
+pub mod scratch;
 pub mod wait;
 
 /// The path of the test around this call.

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -13,11 +15,14 @@ pub fn is_root() -> bool {
 
 /// True if a tool is on the path.
 pub fn has_tool(name: &str) -> bool {
+    env::split_paths(&path_with_sbin()).any(|dir| dir.join(name).is_file())
+}
+
+/// The path, with the places where tools for root are.
+pub fn path_with_sbin() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(sbin)
-        .any(|dir| dir.join(name).is_file())
+    env::join_paths(env::split_paths(&path).chain(sbin)).unwrap_or(path)
 }
 
 /// The filesystem that may grow while it is mounted, on this machine and for this process.

@@ -2,11 +2,20 @@
 
 use std::{
     env, fs,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// How often a process that can't wake us is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The `moorline` binary: `MOORLINE_BIN`, or the one built beside this test.
 ///
@@ -48,9 +57,60 @@ impl Part {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
+            // Ctrl-C is for the tests, which end their parts in an order of their own.
+            .process_group(0)
             .spawn()
             .expect("start moorline");
         Self { child }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until somebody accepts connections at a unix socket that this process is to make.
+    ///
+    /// # Errors
+    /// When the process ends before, or the time is up.
+    pub fn wait_for_socket(&mut self, socket: &Path, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match UnixStream::connect(socket) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).with_context(|| format!("connect to {}", socket.display()));
+                }
+                Err(_) => {}
+            }
+            if let Some(status) = self.child.try_wait().context("look after moorline")? {
+                bail!(
+                    "moorline ended with {status} before it listened on {}",
+                    socket.display()
+                );
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Asks the process to end, as an init system would, and waits for it.
+    ///
+    /// # Errors
+    /// When it takes too long (it is killed then) or ends with an error.
+    pub fn terminate(mut self, limit: Duration) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).context("process ids are small")?);
+        kill(pid, Signal::SIGTERM).context("send SIGTERM")?;
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().context("wait for moorline")? {
+                if !status.success() {
+                    bail!("moorline ended with {status} after SIGTERM");
+                }
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        bail!("moorline still ran {limit:?} after SIGTERM")
     }
 
     /// Ends the process at once, as the kernel would.

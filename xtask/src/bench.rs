@@ -5,26 +5,12 @@ use crate::cargo;
 /// Which benchmark, with its own flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `volumes` or `start`, and what it takes; `--help` after it lists that.
+    /// `volumes`, `start` or `driver`, and what it takes; `--help` after it lists that.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     args: Vec<String>,
 }
 
 /// Runs one benchmark.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    cargo::run(&[
-        "build",
-        "--release",
-        "--package",
-        "moorline",
-        "--package",
-        "moorline-e2e",
-    ])?;
-    let release = cargo::target_dir().join("release");
-    let mut command = std::process::Command::new(release.join("moorline-bench"));
-    cargo::run_command(
-        command
-            .args(&args.args)
-            .env("MOORLINE_BIN", release.join("moorline")),
-    )
+    cargo::run_program("moorline-bench", &args.args)
 }

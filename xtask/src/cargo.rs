@@ -42,3 +42,18 @@ pub(crate) fn run_command(command: &mut Command) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Builds the product and one of the programs of `e2e` in release mode, and runs it.
+pub(crate) fn run_program(name: &str, args: &[String]) -> anyhow::Result<()> {
+    run(&[
+        "build",
+        "--release",
+        "--package",
+        "moorline",
+        "--package",
+        "moorline-e2e",
+    ])?;
+    let release = target_dir().join("release");
+    let mut program = Command::new(release.join(name));
+    run_command(program.args(args).env("MOORLINE_BIN", release.join("moorline")))
+}

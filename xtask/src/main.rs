@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod sanity;
 mod test;
 mod tidy;
 
@@ -24,8 +25,10 @@ enum Verb {
     Check,
     /// Builds the release binary and runs every test; ends with `N passed, N failed, N skipped`.
     Test(test::Args),
-    /// Benchmarks, recorded in docs/benchmarks.md: `volumes` and `start`.
+    /// Benchmarks, recorded in docs/benchmarks.md: `volumes`, `start` and `driver`.
     Bench(bench::Args),
+    /// csi-sanity against the reference driver, in every set-up.
+    Sanity(sanity::Args),
     /// Rules of the repository itself: edges between crates, file sizes, module docs, stray markers.
     Tidy,
 }
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Verb::Check => check::run(),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Sanity(args) => sanity::run(&args),
         Verb::Tidy => tidy::run(),
     };
     match outcome {

@@ -1,5 +1,6 @@
-//! Benchmarks of a whole cluster, measured from outside.
+//! Benchmarks of a whole cluster and of the driver alone, measured from outside.
 
+pub mod driver;
 pub mod start;
 pub mod volumes;
 

@@ -1,12 +1,16 @@
-//! The benchmarks: whole-cluster figures, measured from outside through the same front door as every client.
+//! The benchmarks: the whole cluster and the driver alone, measured from outside through the same front door as every
+//! client.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
-use moorline_e2e::bench;
+use moorline_e2e::bench::{
+    self,
+    driver::{Part, Peer},
+};
 
-/// Benchmarks of a whole cluster. Each starts clusters of its own in temporary directories.
+/// Benchmarks. Each starts clusters or drivers of its own in temporary directories.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 enum Args {
@@ -43,6 +47,49 @@ enum Args {
         #[arg(long)]
         json: bool,
     },
+    /// The driver alone: calls a second, latency, memory; beside another CSI driver with `--peer`.
+    Driver(DriverArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct DriverArgs {
+    /// Another CSI driver that runs on this machine: unix:///path or tcp://address:port, and its process id for its memory
+    #[arg(long, value_name = "ENDPOINT[,pid=N]")]
+    peer: Option<Peer>,
+    /// Which parts
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "start,idle,loads,many,snapshot"
+    )]
+    parts: Vec<Part>,
+    /// Numbers of clients, each over a connection of its own
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
+    clients: Vec<usize>,
+    /// Numbers of volumes that exist already, growing
+    #[arg(long, value_delimiter = ',', default_value = "0,1000,5000")]
+    existing: Vec<usize>,
+    /// How many volumes memory and listing are measured with
+    #[arg(long, default_value_t = 10_000)]
+    many: usize,
+    /// How long each load runs, in seconds
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// How our driver keeps the volumes that are staged and published
+    #[arg(long, default_value = "dir")]
+    backend: String,
+    /// Where pools are made; its filesystem is part of what is measured [default: the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// `json` for one JSON document instead of lines
+    #[arg(long, value_enum)]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Output {
+    Json,
 }
 
 fn main() -> ExitCode {
@@ -62,6 +109,7 @@ fn run() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let (figures, json) = match args {
+        Args::Driver(args) => return runtime.block_on(driver(args)),
         Args::Volumes {
             count,
             clients,
@@ -107,6 +155,29 @@ fn run() -> anyhow::Result<()> {
         figures
             .iter()
             .for_each(|(name, value)| println!("{name:<40} {value}"));
+    }
+    Ok(())
+}
+
+/// Measures until done or told to stop, so that no mount is left either way.
+async fn driver(args: DriverArgs) -> anyhow::Result<()> {
+    let options = bench::driver::Options {
+        peer: args.peer,
+        parts: args.parts,
+        clients: args.clients,
+        existing: args.existing,
+        many: args.many,
+        time: Duration::from_secs_f64(args.seconds),
+        backend: args.backend,
+        dir: args.dir.unwrap_or_else(std::env::temp_dir),
+    };
+    let report = tokio::select! {
+        report = bench::driver::run(&options) => report.context("bench driver")?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    };
+    match args.output {
+        Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&report)?),
+        None => print!("{report}"),
     }
     Ok(())
 }

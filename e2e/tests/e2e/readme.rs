@@ -38,6 +38,9 @@ const TESTED: &[(&str, &str)] = &[
     // With smaller counts; bench::* does the same with the benchmarks' program alone.
     ("cargo xtask bench volumes --count", CI),
     ("cargo xtask bench start", CI),
+    ("cargo xtask bench driver", CI),
+    // A part of it; sanity::* makes each of its runs.
+    ("cargo xtask sanity", CI),
 ];
 
 /// Run by `.ci/run`.

@@ -1,118 +1,100 @@
-//! The reference driver before the Go world's judge: csi-sanity, unmodified.
+//! The reference driver before the Go world's judge: csi-sanity, unmodified. One test for each run that
+//! `cargo xtask sanity` makes.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool};
+
+use moorline_e2e::{
+    require, require_node,
+    sanity::{
+        self,
+        matrix::{self, Cell, Filter},
+        suite,
+    },
 };
 
-use moorline_e2e::{machine, process::Part, require, require_node, wait};
-
-/// Starts the reference driver alone and waits until it listens.
-fn start_driver(dir: &Path, backend: &str) -> Part {
-    let args = [
-        "driver".to_owned(),
-        "--node-id=n1".to_owned(),
-        format!("--backend={backend}"),
-        format!("--endpoint=unix://{}/csi.sock", dir.display()),
-        format!("--pool-dir={}/pool", dir.display()),
-    ];
-    let driver = Part::start(&args, &dir.join("driver.log"));
-    let socket = dir.join("csi.sock");
-    wait::until("the driver's socket", Duration::from_secs(20), || {
-        std::os::unix::net::UnixStream::connect(&socket).map(drop)
-    });
-    driver
+/// Where csi-sanity may have been put besides the path.
+fn tools() -> &'static Path {
+    Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/../tools"))
 }
 
-fn csi_sanity() -> Option<PathBuf> {
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join("go/bin"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(home)
-        .map(|dir| dir.join("csi-sanity"))
-        .find(|file| file.is_file())
+fn cell(name: &str) -> Cell {
+    let filter: Filter = name.parse().expect("a name of a run");
+    let mut cells = matrix::all();
+    cells.retain(|cell| filter.takes(*cell));
+    assert_eq!(cells.len(), 1, "{name} names one run");
+    cells[0]
 }
 
-/// Runs the suite and gives its exit code and what it printed.
-fn judge(backend: &str, access_type: &str) -> (Option<i32>, String) {
-    let dir = tempfile::Builder::new()
-        .prefix("moorline-sanity-")
-        .tempdir()
-        .unwrap();
-    let driver = start_driver(dir.path(), backend);
-    let output = Command::new(csi_sanity().unwrap())
-        .arg(format!("--csi.endpoint=unix://{}/csi.sock", dir.path().display()))
-        .arg(format!("--csi.stagingdir={}/staging", dir.path().display()))
-        .arg(format!("--csi.mountdir={}/mount", dir.path().display()))
-        .arg(format!("--csi.testvolumeaccesstype={access_type}"))
-        .args([
-            "--csi.testvolumesize=67108864",
-            "--csi.testvolumeexpandsize=134217728",
-            "--ginkgo.no-color",
-        ])
-        .output()
-        .unwrap();
-    driver.kill_9();
-    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let held = machine::held_below(dir.path());
-    if !held.is_empty() {
-        moorline_mount::mount::unmount_tree(dir.path()).unwrap();
-        for device in moorline_mount::loop_device::list().unwrap() {
-            if device.backing_file.starts_with(dir.path()) {
-                moorline_mount::loop_device::detach(&device.device).unwrap();
-            }
-        }
-        text.push_str(&format!("\nleft behind: {held:?}"));
-    }
-    (output.status.code().filter(|_| held.is_empty()), text)
-}
-
-/// The lines that say what happened, for a failure's message.
-fn summary(text: &str) -> String {
-    let telling = |line: &&str| {
-        ["[FAIL]", "Ran ", "Passed", "Failed", "left behind", "Summarizing"]
-            .iter()
-            .any(|word| line.contains(word))
+fn passes(cell: Cell) {
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    let options = sanity::Options {
+        tool: suite::find(tools()).expect("it was there a moment ago"),
+        logs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("sanity"),
+        tell: &|line| println!("{line}"),
+        stop: &NEVER,
     };
-    text.lines().filter(telling).collect::<Vec<_>>().join("\n")
+    let outcome = sanity::run(cell, &options).unwrap();
+    println!("csi-sanity {}", outcome.summary());
+    for skip in &outcome.verdict.skips {
+        println!("  not run: {}: {}", skip.spec, skip.reason.unwrap_or("?"));
+    }
+    assert!(
+        outcome.is_good(),
+        "{}\nlogs are in {}",
+        outcome.summary(),
+        options.logs.display()
+    );
 }
 
-fn assert_passes(backend: &str, access_type: &str) {
-    let (code, text) = judge(backend, access_type);
-    println!(
-        "csi-sanity, backend {backend}, access type {access_type}:\n{}",
-        summary(&text)
-    );
-    assert_eq!(code, Some(0), "{}\n{text}", summary(&text));
+/// A test for each run, and the list of them.
+macro_rules! runs {
+    ($($test:ident: $name:literal,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                require_node!();
+                let cell = cell($name);
+                require!(sanity::missing(cell).is_none(), sanity::missing(cell).unwrap_or_default());
+                let tool = suite::find(tools());
+                require!(tool.is_ok(), tool.err().map(|error| error.to_string()).unwrap_or_default());
+                passes(cell);
+            }
+        )*
+
+        const TESTED: &[&str] = &[$($name),*];
+    };
+}
+
+runs! {
+    dir_filesystem_together_node_local: "dir/filesystem/together/node-local",
+    dir_filesystem_together_attachable: "dir/filesystem/together/attachable",
+    dir_filesystem_split_node_local: "dir/filesystem/split/node-local",
+    dir_filesystem_split_attachable: "dir/filesystem/split/attachable",
+    dir_block_together_node_local: "dir/block/together/node-local",
+    dir_block_together_attachable: "dir/block/together/attachable",
+    dir_block_split_node_local: "dir/block/split/node-local",
+    dir_block_split_attachable: "dir/block/split/attachable",
+    loop_filesystem_together_node_local: "loop/filesystem/together/node-local",
+    loop_filesystem_together_attachable: "loop/filesystem/together/attachable",
+    loop_filesystem_split_node_local: "loop/filesystem/split/node-local",
+    loop_filesystem_split_attachable: "loop/filesystem/split/attachable",
+    loop_block_together_node_local: "loop/block/together/node-local",
+    loop_block_together_attachable: "loop/block/together/attachable",
+    loop_block_split_node_local: "loop/block/split/node-local",
+    loop_block_split_attachable: "loop/block/split/attachable",
+    btrfs_filesystem_together_node_local: "btrfs/filesystem/together/node-local",
+    btrfs_filesystem_together_attachable: "btrfs/filesystem/together/attachable",
+    btrfs_filesystem_split_node_local: "btrfs/filesystem/split/node-local",
+    btrfs_filesystem_split_attachable: "btrfs/filesystem/split/attachable",
+    btrfs_block_together_node_local: "btrfs/block/together/node-local",
+    btrfs_block_together_attachable: "btrfs/block/together/attachable",
+    btrfs_block_split_node_local: "btrfs/block/split/node-local",
+    btrfs_block_split_attachable: "btrfs/block/split/attachable",
 }
 
 #[test]
-fn the_dir_backend_passes_csi_sanity() {
-    require_node!();
-    require!(
-        csi_sanity().is_some(),
-        "csi-sanity is missing (go install github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)"
-    );
-    assert_passes("dir", "mount");
-}
-
-#[test]
-fn the_loop_backend_passes_csi_sanity_with_filesystems() {
-    require_node!();
-    require!(
-        csi_sanity().is_some(),
-        "csi-sanity is missing (go install github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)"
-    );
-    assert_passes("loop", "mount");
-}
-
-#[test]
-fn the_loop_backend_passes_csi_sanity_with_block_devices() {
-    require_node!();
-    require!(
-        csi_sanity().is_some(),
-        "csi-sanity is missing (go install github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity)"
-    );
-    assert_passes("loop", "block");
+fn each_run_has_its_test() {
+    let tested: BTreeSet<String> = TESTED.iter().map(|name| (*name).to_owned()).collect();
+    let all: BTreeSet<String> = matrix::all().iter().map(Cell::to_string).collect();
+    assert_eq!(tested, all);
 }
