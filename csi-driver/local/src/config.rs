@@ -33,30 +33,13 @@ pub struct Args {
     #[arg(long, value_name = "NAME", env = "NODE_ID")]
     pub node_id: String,
 
-    /// Directory that holds the volumes, their records and their data; made if missing
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/moorline/pool")]
-    pub pool_dir: PathBuf,
-
-    /// How new volumes are stored; existing ones keep the backend they were made with
-    #[arg(long, value_enum, default_value_t = BackendKind::Dir)]
-    pub backend: BackendKind,
+    /// Where the volumes are.
+    #[command(flatten)]
+    pub pools: PoolArgs,
 
     /// Name under which the driver is registered
     #[arg(long, value_name = "NAME", default_value = DRIVER_NAME)]
     pub driver_name: String,
-
-    /// Sum of all volume sizes that may be reserved, such as 500Gi [default: size of the pool's filesystem]
-    #[arg(long, value_name = "SIZE")]
-    pub capacity: Option<String>,
-
-    /// How many times its capacity the pool may promise to thin volumes, such as 1.5
-    #[arg(long, value_name = "RATIO", default_value = "1")]
-    pub overcommit: String,
-
-    /// One more pool, chosen by the StorageClass parameter `pool`; --pool-dir and its flags describe the pool `default`:
-    /// NAME=DIR[,backend=dir|loop|btrfs][,capacity=SIZE][,overcommit=RATIO]
-    #[arg(long = "pool", value_name = "NAME=DIR,..")]
-    pub pools: Vec<String>,
 
     /// Serve the controller service (without --controller and --node: both services)
     #[arg(long)]
@@ -77,6 +60,31 @@ pub struct Args {
     /// Several nodes share the pool directories: volumes are attached to a node before they are used there
     #[arg(long)]
     pub attachable: bool,
+}
+
+/// Flags that say where volumes are.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct PoolArgs {
+    /// Directory that holds the volumes, their records and their data; made if missing
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/moorline/pool")]
+    pub pool_dir: PathBuf,
+
+    /// How new volumes are stored; existing ones keep the backend they were made with
+    #[arg(long, value_enum, default_value_t = BackendKind::Dir)]
+    pub backend: BackendKind,
+
+    /// Sum of all volume sizes that may be reserved, such as 500Gi [default: size of the pool's filesystem]
+    #[arg(long, value_name = "SIZE")]
+    pub capacity: Option<String>,
+
+    /// How many times its capacity the pool may promise to thin volumes, such as 1.5
+    #[arg(long, value_name = "RATIO", default_value = "1")]
+    pub overcommit: String,
+
+    /// One more pool, chosen by the StorageClass parameter `pool`; --pool-dir and its flags describe the pool `default`:
+    /// NAME=DIR[,backend=dir|loop|btrfs][,capacity=SIZE][,overcommit=RATIO]
+    #[arg(long = "pool", value_name = "NAME=DIR,..")]
+    pub pools: Vec<String>,
 }
 
 /// How a volume is stored.
@@ -179,7 +187,7 @@ impl TryFrom<Args> for Config {
             &mut faults,
         );
         check_absolute("--target-root", &args.target_root, &mut faults);
-        let pools = pool::all(&args, &mut faults);
+        let pools = pool::all(&args.pools, &mut faults);
         let services = match (args.controller, args.node) {
             (true, false) => Services::Controller,
             (false, true) => Services::Node,
@@ -197,6 +205,22 @@ impl TryFrom<Args> for Config {
                 is_attachable: args.attachable,
             }),
             _ => Err(ConfigError { faults }),
+        }
+    }
+}
+
+impl PoolArgs {
+    /// The pools, the default one first.
+    ///
+    /// # Errors
+    /// All that is wrong with the flags.
+    pub fn checked(&self) -> Result<Vec<PoolConfig>, ConfigError> {
+        let mut faults = Vec::new();
+        let pools = pool::all(self, &mut faults);
+        if faults.is_empty() {
+            Ok(pools)
+        } else {
+            Err(ConfigError { faults })
         }
     }
 }

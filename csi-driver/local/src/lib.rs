@@ -60,7 +60,7 @@ mod settings;
 
 use std::sync::Arc;
 
-pub use config::{Args, BackendKind, Config, ConfigError, PoolConfig, Services};
+pub use config::{Args, BackendKind, Config, ConfigError, PoolArgs, PoolConfig, Services};
 use moorline_driver_sdk::{
     Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, ServedElsewhere,
     driver::DriverBuilder, request::Topology, traits::ExpansionTime,

@@ -16,5 +16,6 @@ mod many;
 mod orphans;
 mod readme;
 mod sanity;
+mod scaffold;
 mod story;
 mod volumes;

@@ -39,8 +39,8 @@ pub enum Command {
     Down(Down),
     /// Container images in the store of a state directory.
     Image(Image),
-    /// Run the reference CSI driver alone, under any Kubernetes.
-    Driver(moorline_driver_local::Args),
+    /// Run the reference CSI driver alone, under any Kubernetes; or begin a driver of your own.
+    Driver(Box<crate::driver::Args>),
     /// Run all sidecars of one CSI driver in one process, for any Kubernetes.
     Sidecars(crate::sidecars::Args),
 }
@@ -64,6 +64,8 @@ pub enum DriverBackend {
     Dir,
     /// A sparse file for each volume, as a filesystem or block device of exactly its size.
     Loop,
+    /// A btrfs subvolume for each volume; the state directory must be on btrfs.
+    Btrfs,
     /// No storage at all: every call succeeds at once. For benchmarks.
     #[value(hide = true)]
     Null,

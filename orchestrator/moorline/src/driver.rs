@@ -1,5 +1,8 @@
 //! The reference driver: alone with `moorline driver`, or as the cluster's own with its sidecars.
 
+mod check;
+mod scaffold;
+
 use std::{future::Future, path::PathBuf, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
@@ -25,8 +28,38 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Part = Pin<Box<dyn Future<Output = Result<(), anyhow::Error>> + Send>>;
 
-/// `moorline driver`: the driver in the foreground until a signal ends it.
-pub(crate) async fn run(args: local::Args) -> anyhow::Result<ExitCode> {
+/// Flags of `moorline driver`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Args {
+    /// Something else than running the driver.
+    #[command(subcommand)]
+    command: Option<DriverCommand>,
+    /// How the driver runs.
+    #[command(flatten)]
+    serve: Option<local::Args>,
+}
+
+/// What `moorline driver` can do besides running the driver.
+#[derive(Debug, clap::Subcommand)]
+enum DriverCommand {
+    /// Begin a CSI driver of your own: a project that builds, tests itself and can be deployed.
+    New(scaffold::New),
+    /// Look through the driver's pools for what is damaged, half-made or nobody's, and put it right on demand.
+    Check(check::Check),
+}
+
+/// `moorline driver`: one of its commands, or the driver in the foreground until a signal ends it.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match (args.command, args.serve) {
+        (Some(DriverCommand::New(new)), _) => scaffold::run(new),
+        (Some(DriverCommand::Check(check)), _) => check::run(check).await,
+        (None, Some(serve)) => serve_until_stopped(serve).await,
+        (None, None) => anyhow::bail!("say how to run the driver, for example with --endpoint and --node-id"),
+    }
+}
+
+async fn serve_until_stopped(args: local::Args) -> anyhow::Result<ExitCode> {
     let config = local::Config::try_from(args).context("use the driver's flags")?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new()?;
@@ -68,11 +101,11 @@ pub(crate) fn start(
         DriverBackend::Null => {
             Box::pin(async move { Ok(null::run(endpoint, NAME.to_owned(), driver_stop).await?) })
         }
-        DriverBackend::Dir | DriverBackend::Loop => {
-            let kind = if backend == DriverBackend::Dir {
-                local::BackendKind::Dir
-            } else {
-                local::BackendKind::Loop
+        DriverBackend::Dir | DriverBackend::Loop | DriverBackend::Btrfs => {
+            let kind = match backend {
+                DriverBackend::Btrfs => local::BackendKind::Btrfs,
+                DriverBackend::Loop => local::BackendKind::Loop,
+                DriverBackend::Dir | DriverBackend::Null => local::BackendKind::Dir,
             };
             let mut driver = local::Config::new(endpoint, config.node_name.clone(), state.pool(), kind);
             driver.target_root = state.kubelet();

@@ -51,7 +51,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Demo(demo) => demo::run(demo).await,
             Command::Down(down) => down::run(down).await,
             Command::Image(image) => image::run(image).await,
-            Command::Driver(driver) => driver::run(driver).await,
+            Command::Driver(driver) => driver::run(*driver).await,
             Command::Sidecars(sidecars) => sidecars::run(sidecars).await,
         }
     });

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum as _;
 
-use super::{Args, BackendKind, check_absolute, check_name, size::parse_size};
+use super::{BackendKind, PoolArgs, check_absolute, check_name, size::parse_size};
 use crate::room::Overcommit;
 
 /// The pool that classes get without asking for another.
@@ -41,7 +41,7 @@ impl PoolConfig {
 }
 
 /// The default pool and those of `--pool`.
-pub(super) fn all(args: &Args, faults: &mut Vec<String>) -> Vec<PoolConfig> {
+pub(super) fn all(args: &PoolArgs, faults: &mut Vec<String>) -> Vec<PoolConfig> {
     check_absolute("--pool-dir", &args.pool_dir, faults);
     let mut first = PoolConfig::new(POOL_DEFAULT, &args.pool_dir, args.backend);
     if let Some(text) = &args.capacity {

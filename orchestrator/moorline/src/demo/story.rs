@@ -53,7 +53,7 @@ impl Growth {
     /// What this machine and process can do.
     pub(super) fn of(backend: DriverBackend) -> Self {
         match backend {
-            DriverBackend::Dir | DriverBackend::Null => Self::NoFilesystem,
+            DriverBackend::Dir | DriverBackend::Btrfs | DriverBackend::Null => Self::NoFilesystem,
             DriverBackend::Loop if can_grow_mounted(FsType::Ext4) => Self::Online,
             DriverBackend::Loop if tool::is_installed("mkfs.xfs") => Self::OnlineXfs,
             DriverBackend::Loop => Self::AtNextStage,
