@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod fuzz;
 mod sanity;
 mod test;
 mod tidy;
@@ -27,6 +28,8 @@ enum Verb {
     Test(test::Args),
     /// Benchmarks, recorded in docs/benchmarks.md: `volumes`, `start` and `driver`.
     Bench(bench::Args),
+    /// Fuzzes everything that reads untrusted bytes, each target for a minute; see docs/fuzzing.md.
+    Fuzz(fuzz::Args),
     /// csi-sanity against the reference driver, in every set-up.
     Sanity(sanity::Args),
     /// Rules of the repository itself: edges between crates, file sizes, module docs, stray markers.
@@ -34,10 +37,14 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::in_place_of_rustc() {
+        return code;
+    }
     let outcome = match Args::parse().verb {
         Verb::Check => check::run(),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Sanity(args) => sanity::run(&args),
         Verb::Tidy => tidy::run(),
     };

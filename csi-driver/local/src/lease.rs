@@ -21,7 +21,7 @@ use crate::record::{
 /// The key in the publish context that carries the generation to the node.
 pub(crate) const CONTEXT_KEY: &str = "moorline.dev/lease";
 
-const KIND: Kind = Kind {
+pub(crate) const KIND: Kind = Kind {
     noun: "lease",
     magic: "moorline-lease",
     version: 1,

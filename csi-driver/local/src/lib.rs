@@ -44,6 +44,9 @@ mod copying;
 mod cutting;
 pub mod failpoint;
 mod fit;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod lease;
 mod leases;

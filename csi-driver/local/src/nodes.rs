@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-const KIND: Kind = Kind {
+pub(crate) const KIND: Kind = Kind {
     noun: "node",
     magic: "moorline-node",
     version: 1,
@@ -35,7 +35,11 @@ pub(crate) struct NodeRecord {
 }
 
 impl NodeRecord {
-    fn read_of(node_id: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        KIND.seal(self)
+    }
+
+    pub(crate) fn read_of(node_id: &str, bytes: &[u8]) -> Result<Self, RecordError> {
         let (_, body) = KIND.open(bytes)?;
         let node: NodeRecord = envelope::read(body)?;
         if node.node_id == node_id {
@@ -55,7 +59,7 @@ fn path(pool: &Pool, node_id: &str) -> PathBuf {
 /// Makes this node known to the pool, durably.
 pub(crate) fn register(pool: &Pool, node: &NodeRecord) -> Result<(), PoolError> {
     let path = path(pool, &node.node_id);
-    let bytes = KIND.seal(node);
+    let bytes = node.to_bytes();
     crate::pool::make_directory(&pool.root().join(DIRECTORY))?;
     if fs::read(&path).is_ok_and(|found| found == bytes) {
         return Ok(());

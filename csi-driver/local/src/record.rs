@@ -23,7 +23,7 @@ pub(crate) use self::{
     snapshot::{GroupRecord, Membership, SnapshotRecord},
 };
 
-const KIND: envelope::Kind = envelope::Kind {
+pub(crate) const KIND: envelope::Kind = envelope::Kind {
     noun: "volume",
     magic: "moorline-volume",
     version: 2,

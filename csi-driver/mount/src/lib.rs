@@ -35,6 +35,9 @@ mod error;
 pub mod extents;
 pub mod filesystem;
 pub mod freeze;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod group;
 pub mod io_limits;
 pub mod loop_device;

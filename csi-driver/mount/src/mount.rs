@@ -171,17 +171,8 @@ fn mount_with_one_call(
     fs_type: &str,
     options: &MountOptions,
 ) -> Result<(), MountError> {
-    let words: Vec<_> = options
-        .parameters
-        .iter()
-        .map(|(key, value)| {
-            value
-                .as_ref()
-                .map_or_else(|| key.clone(), |value| format!("{key}={value}"))
-        })
-        .collect();
-    let data = CString::new(words.join(",")).map_err(|_| MountError::BadOption {
-        option: words.join(","),
+    let data = CString::new(options.data()).map_err(|_| MountError::BadOption {
+        option: options.data(),
         why: "has a nul byte",
     })?;
     let flags = mount_flags(options.attributes.set);

@@ -117,14 +117,46 @@ impl MountOptions {
             _ if word.contains(|c: char| c.is_control()) => return Err(bad(word, "has control characters")),
             // Notes of user space to itself, as in mount(8).
             _ if word.starts_with("x-") || word.starts_with("X-") || word.starts_with("comment=") => {}
-            _ => self.parameters.push(match word.split_once('=') {
-                Some(("", _)) => return Err(bad(word, "has a value but no name")),
-                Some((key, value)) => (key.to_owned(), Some(value.trim_matches('"').to_owned())),
-                None => (word.to_owned(), None),
-            }),
+            _ => self.parameters.push(parameter(word)?),
         }
         Ok(())
     }
+
+    /// The parameters as mount(2) takes them. A value with commas is quoted, as its giver had to.
+    pub(crate) fn data(&self) -> String {
+        let words = self.parameters.iter().map(|(key, value)| match value {
+            Some(value) if value.contains(',') => format!("{key}=\"{value}\""),
+            Some(value) => format!("{key}={value}"),
+            None => key.clone(),
+        });
+        words.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A word for the filesystem: `name` or `name=value`, the value perhaps in quotes.
+fn parameter(word: &str) -> Result<(String, Option<String>), MountError> {
+    let (key, value) = word
+        .split_once('=')
+        .map_or((word, None), |(key, value)| (key, Some(value)));
+    let value = value.map(|value| {
+        let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        inner.unwrap_or(value).to_owned()
+    });
+    if key.is_empty() {
+        return Err(bad(word, "has a value but no name"));
+    }
+    if key.contains('"') || value.as_ref().is_some_and(|value| value.contains('"')) {
+        return Err(bad(word, "has quotes that are not around the whole value"));
+    }
+    // The kernel goes by the name: `ro=1` would make the filesystem read-only behind the attributes' back.
+    let mut alone = MountOptions::default();
+    if value.is_some() && (alone.add(key).is_err() || !alone.has_parameters()) {
+        return Err(bad(word, "has a value, but its name takes none"));
+    }
+    if key == "source" {
+        return Err(bad(word, "would mount another source"));
+    }
+    Ok((key.to_owned(), value))
 }
 
 fn bad(option: &str, why: &'static str) -> MountError {
@@ -212,5 +244,27 @@ mod tests {
         for option in ["bind", "remount,ro", "rshared", "loop", "data=a\nb", "=x", "a\0b"] {
             assert!(MountOptions::parse(&[option]).is_err(), "{option:?}");
         }
+    }
+
+    #[test]
+    fn names_that_mean_something_else_and_open_quotes_are_refused() {
+        let cases = [
+            ("an attribute with a value", "ro=1"),
+            ("an operation with a value", "loop=/dev/loop7"),
+            ("another source", "source=/dev/sdb"),
+            ("another source, without a value", "source"),
+            ("an open quote that swallows a word", r#"context="a,ro"#),
+            ("a quote in a name", r#"con"text=a"#),
+            ("quotes inside a value", r#"context="a"b""#),
+        ];
+        for (name, option) in cases {
+            assert!(MountOptions::parse(&[option]).is_err(), "{name}: {option:?}");
+        }
+    }
+
+    #[test]
+    fn commas_in_a_value_are_quoted_for_the_old_call() {
+        let given = r#"context="t:s0:c1,c2",discard,data=ordered,x="#;
+        assert_eq!(MountOptions::parse(&[given]).expect("fine").data(), given);
     }
 }

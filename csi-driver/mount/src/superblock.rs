@@ -98,7 +98,7 @@ pub fn ext4_has_errors(head: &[u8]) -> bool {
         .is_some_and(|state| u16::from_le_bytes([state[0], state[1]]) & EXT_STATE_ERRORS != 0)
 }
 
-/// How many bytes the filesystem spans by its own account.
+/// How many bytes the filesystem spans by its own account; `None` if that account makes no sense.
 pub fn size_bytes(head: &[u8]) -> Option<u64> {
     match filesystem(head)? {
         FsType::Ext4 => {
@@ -107,15 +107,24 @@ pub fn size_bytes(head: &[u8]) -> Option<u64> {
             let is_64_bit = little_endian(head, EXT_SUPERBLOCK + 0x60)? & EXT_FEATURE_64_BIT != 0;
             let blocks = u64::from(low) | if is_64_bit { u64::from(high) << 32 } else { 0 };
             let block_bytes = 1024u64.checked_shl(little_endian(head, EXT_SUPERBLOCK + 0x18)?)?;
-            blocks.checked_mul(block_bytes)
+            whole(blocks, block_bytes)
         }
         FsType::Xfs => {
             let block_bytes = u32::from_be_bytes(bytes(head, 4)?);
             let blocks = u64::from_be_bytes(bytes(head, 8)?);
-            blocks.checked_mul(block_bytes.into())
+            whole(blocks, block_bytes.into())
         }
-        FsType::Btrfs => bytes(head, BTRFS_SUPERBLOCK + 0x70).map(u64::from_le_bytes),
+        FsType::Btrfs => bytes(head, BTRFS_SUPERBLOCK + 0x70)
+            .map(u64::from_le_bytes)
+            .filter(|bytes| *bytes > 0),
     }
+}
+
+/// The size of so many blocks, if there are any and blocks can have that size.
+fn whole(blocks: u64, block_bytes: u64) -> Option<u64> {
+    let is_block = block_bytes.is_power_of_two() && (512..=64 * 1024).contains(&block_bytes);
+    let bytes = blocks.checked_mul(block_bytes)?;
+    (is_block && bytes > 0).then_some(bytes)
 }
 
 fn bytes<const LENGTH: usize>(head: &[u8], offset: usize) -> Option<[u8; LENGTH]> {
@@ -182,6 +191,24 @@ mod tests {
         let btrfs = head(&[(0x10040, b"_BHRfS_M"), (0x10070, &[0, 0, 16])]);
         assert_eq!(size_bytes(&btrfs), Some(1 << 20));
         assert_eq!(size_bytes(&head(&[])), None);
+    }
+
+    #[test]
+    fn a_senseless_size_is_none() {
+        let ext4 = |log: u8, blocks: u8| {
+            size_bytes(&head(&[(1080, &[0x53, 0xef]), (1048, &[log]), (1028, &[blocks])]))
+        };
+        assert_eq!(ext4(6, 1), Some(64 << 10));
+        for (name, log, blocks) in [
+            ("no blocks", 2, 0),
+            ("too large", 7, 1),
+            ("shifted to nothing", 60, 1),
+        ] {
+            assert_eq!(ext4(log, blocks), None, "{name}");
+        }
+        let xfs = |block_bytes: [u8; 4]| size_bytes(&head(&[(0, b"XFSB"), (4, &block_bytes), (15, &[1])]));
+        assert_eq!(xfs([0, 0, 2, 0]), Some(512));
+        assert_eq!((xfs([0, 0, 0, 0]), xfs([0, 0, 2, 1])), (None, None));
     }
 
     #[test]

@@ -4,6 +4,10 @@ use std::{error::Error, fmt, fmt::Write as _};
 
 use tonic::{Code, Status};
 
+/// How long the text of a status may be.
+const STATUS_BYTES_MAX: usize = 1024;
+const ELLIPSIS: &str = " ...";
+
 /// Why an operation failed, in the specification's terms. The kind decides what the caller does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -141,8 +145,18 @@ impl Error for DriverError {
 
 impl From<DriverError> for Status {
     fn from(error: DriverError) -> Self {
-        Status::new(error.kind.code(), error.full_message())
+        Status::new(error.kind.code(), shortened(error.full_message()))
     }
+}
+
+/// A status travels as a header, percent-encoded, and clients refuse the whole answer when their limit for headers (often
+/// 8 KiB) is passed: then the code would be lost as well.
+fn shortened(mut text: String) -> String {
+    if text.len() > STATUS_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(STATUS_BYTES_MAX - ELLIPSIS.len()));
+        text.push_str(ELLIPSIS);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -159,6 +173,18 @@ mod tests {
         assert_eq!(
             status.message(),
             "create volume v: write the record: disk on fire"
+        );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_so_that_the_code_arrives() {
+        let status = Status::from(DriverError::invalid("ß".repeat(3000)));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "ß".repeat(510) + ELLIPSIS);
+        let longest = "x".repeat(STATUS_BYTES_MAX);
+        assert_eq!(
+            Status::from(DriverError::invalid(longest.as_str())).message(),
+            longest
         );
     }
 

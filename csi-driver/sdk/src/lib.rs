@@ -13,6 +13,9 @@ pub mod conformance;
 pub mod driver;
 pub mod endpoint;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod in_flight;
 mod metrics;
 pub mod null;

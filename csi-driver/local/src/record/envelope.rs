@@ -32,13 +32,12 @@ impl Kind {
     /// The bytes of a record of the latest version.
     pub(crate) fn seal(self, body: &impl Serialize) -> Vec<u8> {
         let body = serde_json::to_string_pretty(body).expect("strings and numbers always serialise");
-        format!(
-            "{} {} {}\n{body}\n",
-            self.magic,
-            self.version,
-            hex(body.as_bytes())
-        )
-        .into_bytes()
+        self.wrap(self.version, &body)
+    }
+
+    /// The bytes of a record of any version, whatever its body is.
+    pub(crate) fn wrap(self, version: u32, body: &str) -> Vec<u8> {
+        format!("{} {version} {}\n{body}\n", self.magic, hex(body.as_bytes())).into_bytes()
     }
 
     /// The version and the checked body of a record.

@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::{Content, RecordError, envelope, text};
 
-const SNAPSHOT: envelope::Kind = envelope::Kind {
+pub(crate) const SNAPSHOT: envelope::Kind = envelope::Kind {
     noun: "snapshot",
     magic: "moorline-snapshot",
     version: 1,
 };
-const GROUP: envelope::Kind = envelope::Kind {
+pub(crate) const GROUP: envelope::Kind = envelope::Kind {
     noun: "group snapshot",
     magic: "moorline-group",
     version: 1,
