@@ -184,8 +184,11 @@ fn fuzz(target: &str, seconds: u32) -> anyhow::Result<Outcome> {
     for line in BufReader::new(stderr).split(b'\n') {
         let line = line.with_context(|| format!("read what {target} says"))?;
         let line = String::from_utf8_lossy(&line);
-        eprintln!("{line}");
         outcome.read(&line);
+        // A line for each new input would be thousands.
+        if !line.contains("\tNEW ") && !line.contains("\tREDUCE ") {
+            eprintln!("{line}");
+        }
     }
     let status = child.wait().with_context(|| format!("wait for {target}"))?;
     if !status.success() && outcome.finding.is_none() {
