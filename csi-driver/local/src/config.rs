@@ -82,7 +82,7 @@ pub struct PoolArgs {
     pub overcommit: String,
 
     /// One more pool, chosen by the StorageClass parameter `pool`; --pool-dir and its flags describe the pool `default`:
-    /// NAME=DIR[,backend=dir|loop|btrfs][,capacity=SIZE][,overcommit=RATIO]
+    /// NAME=DIR,backend=dir|loop|btrfs,capacity=SIZE,overcommit=RATIO, all but NAME=DIR optional
     #[arg(long = "pool", value_name = "NAME=DIR,..")]
     pub pools: Vec<String>,
 }

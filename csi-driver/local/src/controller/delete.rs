@@ -10,7 +10,7 @@ use crate::{backend, catalog::Deleted, pool::Pool, record::Record};
 impl LocalController {
     pub(super) async fn delete(&self, volume_id: &str) -> Result<(), DriverError> {
         let Some(member) = self.member_with::<Record>(volume_id) else {
-            return Ok(());
+            return self.delete_unlisted(volume_id).await;
         };
         if let Some(leases) = &self.leases {
             leases.refuse_held(volume_id)?;
@@ -40,6 +40,27 @@ impl LocalController {
             "Volume deleted"
         );
         Ok(())
+    }
+
+    /// A create whose end nobody knows may have left a volume that is in no catalog until the next start.
+    async fn delete_unlisted(&self, volume_id: &str) -> Result<(), DriverError> {
+        let pools: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| Arc::clone(&member.pool))
+            .collect();
+        let volume_id = volume_id.to_owned();
+        let work = move || {
+            for pool in pools {
+                match pool.load(&volume_id) {
+                    Err(error) if error.is_not_there() => {}
+                    Err(error) => return Err(error.into()),
+                    Ok(record) => delete(&pool, &record).1?,
+                }
+            }
+            Ok(())
+        };
+        self.blocking.run("delete what is in no catalog", work).await?
     }
 }
 

@@ -4,7 +4,7 @@
 //! intent (groups/.new-<id>) -> hold all -> cut all (snapshots/.new-..) -> let go -> rename all -> groups/<id>
 //! ```
 //! Until the last rename the snapshots belong to nobody: a start that finds the intent removes them. A removal takes the
-//! group away first (groups/.del-<id>), then its snapshots; a start that finds that goes on with it.
+//! group away first (`groups/.del-<id>`), then its snapshots; a start that finds that goes on with it.
 
 mod cut;
 

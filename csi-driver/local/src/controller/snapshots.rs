@@ -219,7 +219,7 @@ impl Snapshots for LocalController {
     async fn delete_snapshot(&self, request: DeleteSnapshot) -> Result<(), DriverError> {
         let snapshot_id = request.snapshot_id.as_str();
         let Some(member) = self.member_with::<SnapshotRecord>(snapshot_id) else {
-            return Ok(());
+            return self.delete_unlisted_snapshot(snapshot_id).await;
         };
         if let Ok(record) = member.catalog.get::<SnapshotRecord>(snapshot_id)
             && let Some(group) = record.group.as_deref()
@@ -246,6 +246,27 @@ impl Snapshots for LocalController {
             "Snapshot deleted"
         );
         Ok(())
+    }
+}
+
+impl LocalController {
+    /// A cut whose end nobody knows may have left a snapshot that is in no catalog until the next start. Those of a group
+    /// go with it.
+    async fn delete_unlisted_snapshot(&self, snapshot_id: &str) -> Result<(), DriverError> {
+        let members = self.members.clone();
+        let snapshot_id = snapshot_id.to_owned();
+        let work = move || {
+            for member in members {
+                match member.pool.snapshots.read(&snapshot_id, SnapshotRecord::read_of) {
+                    Err(error) if error.is_not_there() => {}
+                    Err(error) => return Err(error.into()),
+                    Ok(record) if record.group.is_some() => {}
+                    Ok(record) => delete(&member, &record).1?,
+                }
+            }
+            Ok(())
+        };
+        self.blocking.run("delete what is in no catalog", work).await?
     }
 }
 

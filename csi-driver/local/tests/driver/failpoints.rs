@@ -171,6 +171,25 @@ impl Case {
         self.ends_well(world, reference, &baseline, &name).await;
     }
 
+    /// The step after the thing has come into being fails, and nobody asks again: what is there can be removed.
+    async fn failed_and_abandoned(&self, world: &mut World) {
+        if !is_committed(self.point)
+            || !matches!(self.act, Act::Create | Act::Clone | Act::Restore | Act::Snapshot)
+        {
+            return;
+        }
+        let name = format!("{}=fail, abandoned", self.name);
+        let baseline = world.state().await;
+        self.act.prepare(world).await;
+        world.arm(self.point, "fail", self.turn);
+        let answer = self.act.call(world).await;
+        assert!(answer.is_err(), "{name}: the point was not passed: {answer:?}");
+        world.disarm();
+        self.act.undo(world).await;
+        assert_eq!(world.state().await, baseline, "{name}: left over");
+        world.others_are_untouched(&name).await;
+    }
+
     /// Asked again, it is as if nothing had been; and it can be undone.
     async fn ends_well(&self, world: &mut World, reference: &Reference, baseline: &State, name: &str) {
         let answer = match self.act.call(world).await {
@@ -218,6 +237,7 @@ async fn every_point(act: Act, usage: Use) {
             let full = Code::ResourceExhausted;
             case.failed(&mut world, &reference, "full", full).await;
             case.failed(&mut world, &reference, "fail", Code::Internal).await;
+            case.failed_and_abandoned(&mut world).await;
             case.killed(&mut world, &reference).await;
             case.abandoned(&mut world).await;
         }
