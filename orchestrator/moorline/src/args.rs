@@ -192,4 +192,24 @@ mod tests {
         assert_eq!(up.driver_backend, DriverBackend::Dir);
         assert!(!up.no_driver && !up.host_image && !up.no_kubelet);
     }
+
+    #[test]
+    fn the_driver_takes_its_flags_or_a_command() {
+        let parse = |words: &[&str]| Args::try_parse_from(["moorline", "driver"].iter().chain(words));
+        let driver = |words: &[&str]| match parse(words).map(|args| args.command) {
+            Ok(Command::Driver(args)) => *args,
+            other => panic!("{words:?}: {:?}", other.map(|_| ())),
+        };
+        let serving = driver(&["--node-id=n1", "--endpoint=unix:///run/csi.sock", "--node"]);
+        let flags = serving.serve().expect("flags of the driver");
+        assert_eq!((flags.node_id.as_str(), flags.node), ("n1", true));
+        assert!(driver(&["check", "--pool-dir=/pool"]).serve().is_none());
+        let help = parse(&["--help"]).map(|_| ()).unwrap_err().to_string();
+        assert!(
+            help.contains("--pool-dir") && help.contains("  check  "),
+            "{help}"
+        );
+        assert!(parse(&["--node"]).is_err(), "--node-id is missing");
+        assert!(parse(&["--node-id=n1", "check"]).is_err(), "both");
+    }
 }

@@ -6,6 +6,7 @@ mod scaffold;
 use std::{future::Future, path::PathBuf, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use clap::Subcommand as _;
 use moorline_driver_local as local;
 use moorline_driver_sdk::{Endpoint, null};
 use moorline_proto::csi::{ListVolumesRequest, controller_client::ControllerClient};
@@ -28,16 +29,56 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Part = Pin<Box<dyn Future<Output = Result<(), anyhow::Error>> + Send>>;
 
-/// Flags of `moorline driver`.
-#[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Args {
-    /// Something else than running the driver.
-    #[command(subcommand)]
-    command: Option<DriverCommand>,
-    /// How the driver runs.
-    #[command(flatten)]
-    serve: Option<local::Args>,
+/// `moorline driver`: the driver's own flags, or one of the commands.
+#[derive(Debug)]
+pub struct Args(Asked);
+
+#[derive(Debug)]
+enum Asked {
+    /// Run the driver.
+    Serve(local::Args),
+    /// Do something else.
+    Command(DriverCommand),
+}
+
+impl Args {
+    /// The driver's flags, if the driver is to run.
+    #[cfg(test)]
+    pub(crate) fn serve(&self) -> Option<&local::Args> {
+        match &self.0 {
+            Asked::Serve(serve) => Some(serve),
+            Asked::Command(_) => None,
+        }
+    }
+}
+
+impl clap::Args for Args {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        DriverCommand::augment_subcommands(local::Args::augment_args(command))
+            .subcommand_required(false)
+            .arg_required_else_help(false)
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        DriverCommand::augment_subcommands_for_update(local::Args::augment_args_for_update(command))
+    }
+}
+
+// By hand: whether an optional `flatten` is there depends on the names of the groups around it.
+impl clap::FromArgMatches for Args {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some(_) => DriverCommand::from_arg_matches(matches).map(|command| Args(Asked::Command(command))),
+            None => local::Args::from_arg_matches(matches).map(|serve| Args(Asked::Serve(serve))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// What `moorline driver` can do besides running the driver.
@@ -51,11 +92,10 @@ enum DriverCommand {
 
 /// `moorline driver`: one of its commands, or the driver in the foreground until a signal ends it.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    match (args.command, args.serve) {
-        (Some(DriverCommand::New(new)), _) => scaffold::run(new),
-        (Some(DriverCommand::Check(check)), _) => check::run(check).await,
-        (None, Some(serve)) => serve_until_stopped(serve).await,
-        (None, None) => anyhow::bail!("say how to run the driver, for example with --endpoint and --node-id"),
+    match args.0 {
+        Asked::Command(DriverCommand::New(new)) => scaffold::run(new),
+        Asked::Command(DriverCommand::Check(check)) => check::run(check).await,
+        Asked::Serve(serve) => serve_until_stopped(serve).await,
     }
 }
 
