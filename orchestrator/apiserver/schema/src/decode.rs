@@ -4,7 +4,6 @@ mod anything;
 mod message;
 mod scalar;
 mod tree;
-mod untyped;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -107,12 +106,13 @@ pub fn yaml(
     })
 }
 
-/// Decodes a JSON or YAML body whose type is not known here; problems are fields that are there twice.
+/// Decodes a JSON or YAML body whose type is not known here, or plays no part: all that it says, nulls too. Problems are
+/// fields that are there twice.
 ///
 /// # Errors
 /// [`DecodeError::Syntax`].
 pub fn anything(body: &[u8], is_yaml: bool, strictness: Strictness) -> Result<Decoded, DecodeError> {
-    let duplicates = std::cell::RefCell::new(Vec::new());
+    let duplicates = RefCell::new(Vec::new());
     let seed = anything::Untyped {
         duplicates: &duplicates,
         place: &Place::ROOT,
@@ -152,34 +152,9 @@ pub fn value(
     decode_with(registry, type_id, strictness, |seed| seed.deserialize(value))
 }
 
-/// Decodes a JSON or YAML body without a type: all that it says, nulls too, and its problems such as
-/// `duplicate field "spec.y"`. Configurations for server-side apply are read so.
-///
-/// # Errors
-/// [`DecodeError::Syntax`].
-pub fn untyped(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
-    let doubles = RefCell::default();
-    let seed = untyped::Seed {
-        place: &Place::ROOT,
-        doubles: &doubles,
-    };
-    let value = if is_json(body) {
-        let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let value = seed.deserialize(&mut deserializer);
-        value
-            .and_then(|value| deserializer.end().map(|()| value))
-            .map_err(|error| error.to_string())
-    } else {
-        serde_saphyr::with_deserializer_from_slice_with_options(body, yaml_options(), |deserializer| {
-            seed.deserialize(deserializer)
-        })
-        .map_err(|error| error.to_string())
-    };
-    let value = value.map_err(DecodeError::Syntax)?;
-    Ok((value, doubles.into_inner()))
-}
-
-fn is_json(body: &[u8]) -> bool {
+/// Whether a body that may be JSON or YAML is to be read as JSON.
+#[must_use]
+pub fn is_json(body: &[u8]) -> bool {
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     first.is_none_or(|&byte| byte == b'{')
 }

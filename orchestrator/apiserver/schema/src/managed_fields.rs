@@ -13,6 +13,7 @@ mod conflict;
 mod entries;
 mod last_applied;
 mod scale;
+mod stored;
 mod times;
 mod update;
 
@@ -74,6 +75,15 @@ impl<'r> Versions<'r> for OneVersion<'r> {
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
         (api_version == self.api_version).then(|| object.clone())
     }
+}
+
+/// An object before a write, apart from its owners.
+#[derive(Clone, Copy, Debug)]
+pub struct Live<'a> {
+    /// The object; entries in it don't count.
+    pub object: &'a Value,
+    /// The text of its `managedFields`.
+    pub managed: Option<&'a str>,
 }
 
 /// Who writes, and how.

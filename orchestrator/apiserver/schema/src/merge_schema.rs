@@ -1,7 +1,7 @@
 //! How values are merged: what merging, comparing and owning fields have to know of a type, and nothing else.
 //!
-//! [`MergeSchema`] is one place in a schema. Built-in types are read through [`Builtin`]; the structural schema of a
-//! CustomResourceDefinition is another implementation:
+//! [`MergeSchema`] is one place in a schema. Built-in types are read through [`Builtin`], custom ones through
+//! [`Structural`]:
 //!
 //! | structural schema | here |
 //! | --- | --- |
@@ -12,14 +12,17 @@
 //! | `x-kubernetes-map-type` | [`MapRule`]; without one a map is granular |
 //! | `properties` | [`MergeSchema::field`] |
 //! | `additionalProperties` | [`MergeSchema::entry`] |
-//! | `x-kubernetes-preserve-unknown-fields` | [`MergeSchema::entry`] is [`Untyped::Deduced`] |
+//! | `x-kubernetes-preserve-unknown-fields`, here or further out | [`MergeSchema::entry`] is [`Untyped::Deduced`] |
+//! | `x-kubernetes-embedded-resource` | `metadata` is that of built-in types |
 //! | no schema at all | [`Untyped::Deduced`] |
 
 mod builtin;
+mod structural;
 
 use serde_json::Value;
 
 pub use builtin::Builtin;
+pub use structural::Structural;
 
 /// The scalars a value may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

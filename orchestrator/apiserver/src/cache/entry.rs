@@ -8,7 +8,12 @@ use moorline_schema::{fields_v1, selector};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+mod apart;
+
+pub(crate) use apart::Apart;
+
 const REVISION_FIELD: &[u8] = b"\"resourceVersion\":\"";
+const OWNERS: &str = "managedFields";
 
 /// An object that another one belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -64,6 +69,11 @@ impl Entry {
         serde_json::from_slice(&self.json).unwrap_or_default()
     }
 
+    /// The object as a tree, apart from its owners.
+    pub(crate) fn apart(&self) -> Apart<'_> {
+        Apart::read(&self.json)
+    }
+
     /// The same state under another revision: what a delete event shows.
     pub(crate) fn at_revision(&self, head_len: usize, revision: u64) -> Entry {
         let digits = self.revision.checked_ilog10().unwrap_or(0) as usize + 1;
@@ -86,22 +96,38 @@ pub(crate) fn head(api_version: &str, kind: &str) -> Bytes {
     ))
 }
 
-/// The bytes that are stored: kind, version and metadata first, and no revision.
+/// The bytes that are stored: kind, version and metadata first, and no revision. The owners are those of the object.
 pub(crate) fn encode(head: &[u8], object: &Value) -> Bytes {
-    let mut out = BytesMut::with_capacity(1024).writer();
-    let metadata = object.get("metadata").and_then(Value::as_object);
+    let managed = object.get("metadata").and_then(|metadata| metadata.get(OWNERS));
+    let managed = managed.map(|managed| {
+        let mut text = Vec::with_capacity(512);
+        fields_v1::write_ordered(&mut text, managed);
+        text
+    });
+    join_fields(head, object, managed.as_deref())
+}
+
+/// As [`encode`], with the owners as text.
+pub(crate) fn encode_apart(head: &[u8], object: &Value, managed: Option<&str>) -> Bytes {
+    join_fields(head, object, managed.map(str::as_bytes))
+}
+
+/// The fields are in the order of their names, the owners among them.
+fn join_fields(head: &[u8], object: &Value, mut managed: Option<&[u8]>) -> Bytes {
+    let mut out = BytesMut::with_capacity(1024 + managed.map_or(0, <[u8]>::len)).writer();
     out.get_mut().put_slice(head);
-    let fields = metadata
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| *name != "resourceVersion");
-    for (index, (name, value)) in fields.enumerate() {
-        if name == "managedFields" {
-            put_owners(&mut out, index > 0, value);
-        } else {
-            put_field(&mut out, index > 0, name, value);
+    let metadata = object.get("metadata").and_then(Value::as_object);
+    let fields = metadata.into_iter().flatten();
+    let mut comma = false;
+    for (name, value) in fields.filter(|(name, _)| !matches!(name.as_str(), "resourceVersion" | OWNERS)) {
+        if name.as_str() > OWNERS && managed.is_some() {
+            put_owners(&mut out, comma, managed.take());
+            comma = true;
         }
+        put_field(&mut out, comma, name, value);
+        comma = true;
     }
+    put_owners(&mut out, comma, managed);
     out.get_mut().put_u8(b'}');
     let rest = object.as_object().into_iter().flatten();
     for (name, value) in rest.filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion" | "metadata"))
@@ -113,17 +139,14 @@ pub(crate) fn encode(head: &[u8], object: &Value) -> Bytes {
     out.freeze()
 }
 
-/// Owners have an order of their own.
-fn put_owners(out: &mut bytes::buf::Writer<BytesMut>, comma: bool, value: &Value) {
-    let mut text = Vec::with_capacity(512);
-    fields_v1::write_ordered(&mut text, value);
+fn put_owners(out: &mut bytes::buf::Writer<BytesMut>, comma: bool, managed: Option<&[u8]>) {
+    let Some(managed) = managed else { return };
     let out = out.get_mut();
-    out.put_slice(if comma {
-        b",\"managedFields\":"
-    } else {
-        b"\"managedFields\":"
-    });
-    out.put_slice(&text);
+    if comma {
+        out.put_u8(b',');
+    }
+    out.put_slice(b"\"managedFields\":");
+    out.put_slice(managed);
 }
 
 fn put_field(out: &mut bytes::buf::Writer<BytesMut>, comma: bool, name: &str, value: &Value) {
@@ -181,7 +204,7 @@ pub(crate) fn facts(json: &[u8], path: &str, fields: &[&str]) -> Facts {
     let whole = if fields.iter().all(is_own) {
         Value::Null
     } else {
-        serde_json::from_slice(json).unwrap_or_default()
+        Apart::read(json).object
     };
     let (namespace, name) = path.split_once('/').unwrap_or(("", path));
     let values = fields.iter().map(|field| match *field {
@@ -245,6 +268,29 @@ mod tests {
         assert_eq!(entry.facts.labels.as_ref().unwrap()["l"], "1");
         assert_eq!(entry.facts.fields, ["x".into(), "n".into()].into());
         assert!(!entry.facts.is_deleting);
+    }
+
+    #[test]
+    fn owners_go_apart_and_come_back_in_their_place() {
+        let head = head("v1", "ConfigMap");
+        let managed = r#"[{"fieldsV1":{"f:a":{},"k:{\"port\":80}":{},"k:{\"port\":443}":{}},"manager":"m"}]"#;
+        let metadatas = [
+            json!({"labels": {"l": "1"}, "name": "x"}),
+            json!({"labels": {"l": "1"}}),
+            json!({"name": "x"}),
+            json!({}),
+        ];
+        for metadata in metadatas {
+            for managed in [None, Some(managed)] {
+                let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}});
+                let stored = encode_apart(&head, &object, managed);
+                let apart = Apart::read(&stored);
+                assert_eq!((&apart.object, apart.managed), (&object, managed), "{object}");
+                // The same bytes as of the whole.
+                let whole: Value = serde_json::from_slice(&stored).unwrap();
+                assert_eq!(encode(&head, &whole), stored, "{object}");
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use moorline_schema::ResourceFacts;
+use moorline_schema::managed_fields::Live;
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -65,8 +66,8 @@ impl Caller {
         propose: impl Fn(&mut Value),
     ) -> Result<(), Failure> {
         let (namespace, name) = split(path);
-        let propose = |served: &Value| {
-            let mut value = served.clone();
+        let propose = |seen: Live<'_>| {
+            let mut value = seen.object.clone();
             propose(&mut value);
             Ok(Proposal {
                 owners: Owners::of(&mut value),

@@ -63,8 +63,8 @@ type Outcome = (StatusCode, Bytes, Vec<String>);
 
 async fn change(call: &Call<'_>, name: &str, config: &Config) -> Result<Outcome, Failure> {
     let pins_revision = tree::at(&config.value, &["metadata", "resourceVersion"]).is_some();
-    let changed = update::change(call, name, |served| {
-        let applied = merged(call, Some(served), config)?;
+    let changed = update::change(call, name, |seen| {
+        let applied = merged(call, Some(&owners::whole(seen)), config)?;
         let mut value = applied.object;
         if !pins_revision {
             // The revision that came with the object is nothing the client asked for.
@@ -74,7 +74,7 @@ async fn change(call: &Call<'_>, name: &str, config: &Config) -> Result<Outcome,
         let warnings = config.warnings.iter().chain(&body.warnings).cloned();
         Ok(Proposal {
             warnings: warnings.collect(),
-            owners: Owners::Known(applied.managed),
+            owners: Owners::Known(applied.managed.as_ref().map(owners::text)),
             value: body.value,
         })
     });
@@ -105,7 +105,8 @@ async fn make(call: &Call<'_>, name: &str, config: &Config) -> Result<Outcome, F
     }
     let applied = merged(call, None, config)?;
     let body = decode::patched(call, &applied.object)?;
-    let json = create::store_new(call, body.value, Owners::Known(applied.managed)).await?;
+    let owners = Owners::Known(applied.managed.as_ref().map(owners::text));
+    let json = create::store_new(call, body.value, owners).await?;
     let warnings = config.warnings.iter().chain(&body.warnings).cloned();
     Ok((StatusCode::CREATED, json, warnings.collect()))
 }
@@ -152,24 +153,22 @@ fn parse(call: &Call<'_>, body: &Bytes) -> Result<Config, Failure> {
         ));
     }
     let strictness = decode::strictness(call.query)?;
-    let (value, doubles) = moorline_schema::decode::untyped(body)
+    let is_yaml = !moorline_schema::decode::is_json(body);
+    let read = moorline_schema::decode::anything(body, is_yaml, strictness)
         .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))?;
-    if !value.is_object() {
+    if !read.value.is_object() {
         return Err(Failure::bad_request(
             "error decoding YAML: the configuration is not an object",
         ));
     }
-    if strictness == Strictness::Strict && !doubles.is_empty() {
-        let message = format!("error strict decoding YAML: {}", doubles.join(", "));
+    if strictness == Strictness::Strict && !read.problems.is_empty() {
+        let message = format!("error strict decoding YAML: {}", read.problems.join(", "));
         return Err(Failure::bad_request(message));
     }
     Ok(Config {
-        value,
+        value: read.value,
         force: false,
-        warnings: match strictness {
-            Strictness::Ignore => Vec::new(),
-            Strictness::Warn | Strictness::Strict => doubles,
-        },
+        warnings: read.problems,
     })
 }
 

@@ -77,23 +77,23 @@ async fn store_named(
     strategy::prepare_create(facts, &mut object, now);
     admission::create(call, &mut object).await?;
     rules::complete(call, &mut object)?;
-    owners::put(&mut object, managed);
     let causes = rules::check_new(call, &object).await?;
     if !causes.is_empty() {
         return Err(invalid(call, name, causes));
     }
     let path = call.path_of(name);
+    let encoded = |managed: Option<&str>| entry::encode_apart(&collection.head, &object, managed);
     if call.query.dry_run()? {
         return match collection.get(&path) {
             Some(_) => Err(Failure::already_exists(call.resource.about(name))),
-            None => Ok(entry::encode(&collection.head, &object)),
+            None => Ok(encoded(managed.as_deref())),
         };
     }
-    let mut stored = entry::encode(&collection.head, &object);
+    let mut stored = encoded(managed.as_deref());
     let mut committed = commit::put(call.api, collection, &path, stored.clone(), 0).await;
     // An object that is too large only with its owners goes without them.
-    if commit::is_too_large(&committed) && owners::take(&mut object).is_some() {
-        stored = entry::encode(&collection.head, &object);
+    if commit::is_too_large(&committed) && managed.is_some() {
+        stored = encoded(None);
         committed = commit::put(call.api, collection, &path, stored.clone(), 0).await;
     }
     match committed? {

@@ -19,7 +19,8 @@ use super::commit::{self, Committed};
 use super::render::Renderer;
 use super::select::Selector;
 use super::{Call, admission, decode, metadata, strategy, tree, update};
-use crate::cache::{Entry, entry};
+use crate::cache::Entry;
+use crate::cache::entry::{self, Apart};
 use crate::http::failure::{About, success};
 use crate::http::{Answer, Cause, Failure, body, negotiation};
 
@@ -117,11 +118,13 @@ pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options)
     let mut current = collection.get(&path).ok_or_else(|| call.not_found(name))?;
     for _ in 0..ATTEMPTS_MAX {
         check_preconditions(call, name, &current, options)?;
-        let old = current.value();
-        let mut new = old.clone();
+        let Apart {
+            object: mut new,
+            managed,
+        } = current.apart();
         let changes = mark(call, &mut new, options, Timestamp::now());
         let is_gone = update::is_done(collection.resource, &new);
-        let stored = entry::encode(&collection.head, &new);
+        let stored = entry::encode_apart(&collection.head, &new, managed);
         let deleted = |revision: u64| Deleted {
             json: entry::with_revision(&collection.head, &stored, revision),
             uid: current.facts.uid.clone(),

@@ -1,5 +1,7 @@
 //! `PATCH`: JSON patch, JSON merge patch and strategic merge patch, applied to what is there.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{StatusCode, header};
 use jiff::Timestamp;
@@ -33,8 +35,15 @@ pub(crate) async fn patch(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failu
     check_options(call)?;
     let patch = parse(form, body)?;
     let pins_revision = pins_revision(&patch);
-    let changed = update::change(call, name, |served| {
-        let mut patched = result(call, &patch, served)?;
+    let names_owners = names_owners(&patch);
+    let changed = update::change(call, name, |seen| {
+        // Few patches look at the owners, who are costly to read.
+        let base = if names_owners {
+            Cow::Owned(owners::whole(seen))
+        } else {
+            Cow::Borrowed(seen.object)
+        };
+        let mut patched = result(call, &patch, &base)?;
         if !pins_revision {
             // The revision that came with the base is nothing the client asked for.
             tree::map_mut(&mut patched, &["metadata"]).remove("resourceVersion");
@@ -123,6 +132,33 @@ fn pins_revision(patch: &Patch) -> bool {
     }
 }
 
+/// Whether the patch says anything of the owners, or takes them along with what is around them.
+fn names_owners(patch: &Patch) -> bool {
+    const PLACE: &str = "/metadata/managedFields";
+    let is_near = |path: &str| {
+        let both = [(path, PLACE), (PLACE, path)];
+        both.iter().any(|(outer, inner)| {
+            inner
+                .strip_prefix(outer)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
+    match patch {
+        Patch::Merge(patch) | Patch::Strategic(patch) => patch
+            .get("metadata")
+            .is_some_and(|metadata| metadata.get("managedFields").is_some()),
+        Patch::Json(patch) => patch.0.iter().any(|operation| {
+            use json_patch::PatchOperation as Op;
+            let from = match operation {
+                Op::Move(step) => Some(step.from.as_str()),
+                Op::Copy(step) => Some(step.from.as_str()),
+                Op::Add(_) | Op::Remove(_) | Op::Replace(_) | Op::Test(_) => None,
+            };
+            is_near(operation.path().as_str()) || from.is_some_and(is_near)
+        }),
+    }
+}
+
 pub(crate) fn result(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Value, Failure> {
     match patch {
         Patch::Json(patch) => {
@@ -150,6 +186,63 @@ pub(crate) fn result(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Val
             let type_id = decode::expected(call).type_id;
             schema_patch::strategic_merge(call.api.registry, type_id, base, patch)
                 .map_err(|error| Failure::bad_request(error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn patches_that_look_at_owners() {
+        let json_patch = |op: Value| Patch::Json(serde_json::from_value(json!([op])).unwrap());
+        let cases = [
+            (
+                "a label",
+                Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})),
+                false,
+            ),
+            (
+                "forgets them",
+                Patch::Merge(json!({"metadata": {"managedFields": [{}]}})),
+                true,
+            ),
+            (
+                "takes them away",
+                Patch::Strategic(json!({"metadata": {"managedFields": null}})),
+                true,
+            ),
+            (
+                "adds a label",
+                json_patch(json!({"op": "add", "path": "/metadata/labels/a", "value": "b"})),
+                false,
+            ),
+            (
+                "a name alike",
+                json_patch(json!({"op": "remove", "path": "/metadata/managedFieldsX"})),
+                false,
+            ),
+            (
+                "one of them",
+                json_patch(json!({"op": "test", "path": "/metadata/managedFields/0/time", "value": 1})),
+                true,
+            ),
+            (
+                "what is around",
+                json_patch(json!({"op": "copy", "from": "/metadata", "path": "/data"})),
+                true,
+            ),
+            (
+                "all of it",
+                json_patch(json!({"op": "replace", "path": "", "value": {}})),
+                true,
+            ),
+        ];
+        for (case, patch, expected) in cases {
+            assert_eq!(names_owners(&patch), expected, "{case}");
         }
     }
 }

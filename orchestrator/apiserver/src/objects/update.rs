@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use moorline_schema::ResourceFacts;
+use moorline_schema::managed_fields::Live;
 use serde_json::Value;
 
 use super::commit::{self, Committed};
@@ -14,7 +15,8 @@ use super::owners::{self, Owners};
 use super::render::Renderer;
 use super::strategy::Endpoint;
 use super::{Call, admission, decode, events, metadata, rules, strategy, tree};
-use crate::cache::{Entry, entry};
+use crate::cache::Entry;
+use crate::cache::entry::{self, Apart};
 use crate::http::{Answer, Failure};
 
 /// A change that rests on what the server read itself is tried so often.
@@ -66,30 +68,38 @@ pub(crate) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
     Ok(create::with_warnings(answer, &changed.warnings))
 }
 
-/// Changes an object to what `propose` makes of its state, which is given as served. A revision in the proposal other
-/// than the object's is a conflict.
+/// Changes an object to what `propose` makes of its state, which is given as served, apart from its owners. A revision in
+/// the proposal other than the object's is a conflict.
 pub(crate) async fn change(
     call: &Call<'_>,
     name: &str,
-    propose: impl Fn(&Value) -> Result<Proposal, Failure>,
+    propose: impl Fn(Live<'_>) -> Result<Proposal, Failure>,
 ) -> Result<Changed, Failure> {
     let collection = call.collection()?;
     let path = call.path_of(name);
     let mut current = collection.get(&path).ok_or_else(|| call.not_found(name))?;
     for _ in 0..ATTEMPTS_MAX {
-        let old = current.value();
-        let served = call.resource.served(&old);
-        let proposal = propose(&served)?;
+        let Apart { object, managed } = current.apart();
+        let served = call.resource.served(&object);
+        let seen = Live {
+            object: &served,
+            managed,
+        };
+        let proposal = propose(seen)?;
         check_names(call, name, &proposal.value)?;
         check_preconditions(call, &current, &proposal.value)?;
         let is_pinned = is_pinned(&proposal.value, &served);
         // Custom objects are held to the rules of the version they are written in, events to those of core.
         let new = if call.resource.is_converted() {
-            finish(call, name, &old, events::to_core(proposal.value), proposal.owners).await?
+            let old = Live {
+                object: &object,
+                managed,
+            };
+            finish(call, name, old, events::to_core(proposal.value), proposal.owners).await?
         } else {
-            finish(call, name, &served, proposal.value, proposal.owners).await?
+            finish(call, name, seen, proposal.value, proposal.owners).await?
         };
-        match store(call, &current, new).await? {
+        match store(call, &current, &new).await? {
             Stored::Done(json) => {
                 return Ok(Changed {
                     json,
@@ -116,22 +126,22 @@ enum Stored {
     Conflict(Option<Arc<Entry>>),
 }
 
-async fn store(call: &Call<'_>, current: &Entry, mut new: Value) -> Result<Stored, Failure> {
+async fn store(call: &Call<'_>, current: &Entry, new: &Finished) -> Result<Stored, Failure> {
     let collection = call.collection()?;
-    let mut stored = entry::encode(&collection.head, &new);
+    let mut stored = entry::encode_apart(&collection.head, &new.object, new.managed.as_deref());
     let same = entry::with_revision(&collection.head, &stored, current.revision);
     if (same == current.json && !current.is_stale) || call.query.dry_run()? {
         return Ok(Stored::Done(same));
     }
     let (api, path, revision) = (call.api, &current.path, current.revision);
-    let mut committed = if is_done(collection.resource, &new) {
+    let mut committed = if is_done(collection.resource, &new.object) {
         commit::remove(api, collection, path, revision).await
     } else {
         commit::put(api, collection, path, stored.clone(), revision).await
     };
     // An object that is too large only with its owners goes without them.
-    if commit::is_too_large(&committed) && owners::take(&mut new).is_some() {
-        stored = entry::encode(&collection.head, &new);
+    if commit::is_too_large(&committed) && new.managed.is_some() {
+        stored = entry::encode_apart(&collection.head, &new.object, None);
         committed = commit::put(api, collection, path, stored.clone(), revision).await;
     }
     Ok(match committed? {
@@ -154,21 +164,28 @@ pub(crate) fn is_done(facts: &ResourceFacts, object: &Value) -> bool {
         && !holds_content
 }
 
+/// A state that may be stored.
+struct Finished {
+    object: Value,
+    managed: Option<String>,
+}
+
 /// Completes and checks a proposed state. `old` and `new` are in the form whose rules hold.
 async fn finish(
     call: &Call<'_>,
     name: &str,
-    old: &Value,
+    seen: Live<'_>,
     mut new: Value,
     owners: Owners,
-) -> Result<Value, Failure> {
+) -> Result<Finished, Failure> {
+    let old = seen.object;
     let facts = call.resource.ruling_facts()?;
     let causes = metadata::fill_update(&mut new, old);
     if !causes.is_empty() {
         return Err(Failure::invalid(call.resource.about_kind(name), causes));
     }
     rules::complete(call, &mut new)?;
-    let managed = owners::after(call, owners, Some(old), &new)?;
+    let managed = owners::after(call, owners, Some(seen), &new)?;
     let endpoint = match call.subresource.map(|sub| sub.name) {
         Some("status") => Endpoint::Status,
         Some("binding") => Endpoint::Binding,
@@ -176,15 +193,14 @@ async fn finish(
     };
     strategy::prepare_update(facts, endpoint, old, &mut new);
     admission::update(call, old, &new)?;
-    let managed = owners::without_idle_times(old, &new, managed);
-    owners::put(&mut new, managed);
+    let managed = owners::without_idle_times(seen, &new, managed);
     let causes = match endpoint {
         Endpoint::Main | Endpoint::Status => rules::check_change(call, endpoint, old, &new).await?,
         // All that a binding changes was checked with the binding.
         Endpoint::Binding => Vec::new(),
     };
     if causes.is_empty() {
-        Ok(new)
+        Ok(Finished { object: new, managed })
     } else {
         Err(invalid(call, name, causes))
     }

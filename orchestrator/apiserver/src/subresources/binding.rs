@@ -30,7 +30,8 @@ async fn bind(call: &Call<'_>, name: &str, binding: &Value) -> Result<(), Failur
     }
     let uid = tree::text(binding, &["metadata", "uid"]);
     let now = Timestamp::now();
-    let changed = update::change(call, name, |pod| {
+    let changed = update::change(call, name, |seen| {
+        let pod = seen.object;
         let about = About {
             group: "",
             resource: "pods/binding",

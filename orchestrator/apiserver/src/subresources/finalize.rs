@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
-use serde_json::Value;
+use moorline_schema::managed_fields::Live;
 
-use crate::cache::entry;
+use crate::cache::entry::{self, Apart};
 use crate::http::{Answer, Failure};
 use crate::objects::commit::{self, Committed};
 use crate::objects::owners::{self, Owners};
@@ -27,16 +27,19 @@ pub(super) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
         if !matches!(revision, "" | "0") && revision != current.revision.to_string() {
             return Err(Failure::modified(call.resource.about(name)));
         }
-        let mut new: Value = current.value();
+        let Apart { object: old, managed } = current.apart();
+        let mut new = old.clone();
         tree::set(
             tree::map_mut(&mut new, &["spec"]),
             "finalizers",
             finalizers.clone(),
         );
-        let old = current.value();
-        let managed = owners::after(call, Owners::Followed(None), Some(&old), &new)?;
-        owners::put(&mut new, managed);
-        let stored = entry::encode(&collection.head, &new);
+        let seen = Live {
+            object: &old,
+            managed,
+        };
+        let managed = owners::after(call, Owners::Followed(None), Some(seen), &new)?;
+        let stored = entry::encode_apart(&collection.head, &new, managed.as_deref());
         let committed = if update::is_done(call.resource.facts, &new) {
             commit::remove(call.api, collection, name, current.revision).await?
         } else {

@@ -4,12 +4,17 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use moorline_schema::custom::definition::ScalePaths;
 use moorline_schema::custom::jsonpath::Path;
+use moorline_schema::fields_v1;
+use moorline_schema::managed_fields::{self, Live, ManagedError, OneVersion, from_scale, to_scale};
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Failure, body, negotiation};
-use crate::objects::owners::Owners;
+use crate::objects::owners::{self, Owners};
 use crate::objects::update::{self, Proposal};
 use crate::objects::{Call, decode, patch, tree};
+
+/// The version of scales.
+const SCALE: &str = "autoscaling/v1";
 
 /// Answers `GET`, `PUT` and `PATCH`.
 pub(super) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
@@ -40,7 +45,7 @@ pub(super) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<
         }
         _ => return Err(Failure::method_not_allowed()),
     };
-    let scale = scale_of(&object, &paths);
+    let scale = with_owners(call, &object, &paths);
     let text = Bytes::from(scale.to_string());
     if call.form.shape != negotiation::Shape::Object {
         return Ok(body::json(StatusCode::OK, &scale));
@@ -65,8 +70,10 @@ async fn change(
         subresource: None,
         ..*call
     };
-    let changed = update::change(&main, name, |object| {
+    let changed = update::change(&main, name, |seen| {
+        let object = seen.object;
         let scale = propose(object)?;
+        let owners = owners_after(call, seen, &scale, paths)?;
         let mut value = object.clone();
         let revision = tree::at(&scale, &["metadata", "resourceVersion"]).cloned();
         tree::set(
@@ -89,12 +96,71 @@ async fn change(
         Ok(Proposal {
             value,
             warnings: Vec::new(),
-            owners: Owners::Followed(None),
+            owners,
         })
     })
     .await?;
     let stored: Value = serde_json::from_slice(&changed.json).unwrap_or_default();
     Ok(call.resource.served(&stored).into_owned())
+}
+
+/// The field that is scaled, in a version of the object.
+fn replicas(call: &Call<'_>, api_version: &str) -> Option<fields_v1::Path> {
+    let definition = &call.resource.custom.as_ref()?.definition;
+    let (group, name) = api_version.split_once('/')?;
+    let mut versions = definition.versions.iter().filter(|_| group == definition.group);
+    let scale = versions.find(|version| version.name == name)?.scale.as_ref()?;
+    let path = Path::parse(&scale.spec_replicas).ok()?;
+    Some(fields_v1::Path::fields(&path.fields()?))
+}
+
+/// The scale of an object, with the owners of what is scaled.
+fn with_owners(call: &Call<'_>, object: &Value, paths: &ScalePaths) -> Value {
+    let mut scale = scale_of(object, paths);
+    let managed = tree::at(object, &["metadata", "managedFields"]);
+    // Owners that can't be read are those of nothing.
+    let owned = managed.and_then(|managed| to_scale(managed, |version| replicas(call, version)).ok()?);
+    if let Some(owned) = owned {
+        scale["metadata"]["managedFields"] = owned;
+    }
+    scale
+}
+
+/// The owners of the object after its scale was written: who scales owns that field, through this subresource.
+fn owners_after(
+    call: &Call<'_>,
+    seen: Live<'_>,
+    scale: &Value,
+    paths: &ScalePaths,
+) -> Result<Owners, Failure> {
+    let Some(before) = seen
+        .managed
+        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+    else {
+        return Ok(Owners::Kept);
+    };
+    let unreadable = |error: ManagedError| Failure::internal(format!("the owners of fields: {error}"));
+    let replicas = |version: &str| replicas(call, version);
+    let old = scale_of(seen.object, paths);
+    if old["spec"] == scale["spec"] {
+        return Ok(Owners::Kept);
+    }
+    let owned = to_scale(&before, replicas).map_err(unreadable)?;
+    let owned = owned.as_ref().map(owners::text);
+    let live = owned.as_deref().map(|managed| Live {
+        object: &old,
+        managed: Some(managed),
+    });
+    let manager = owners::manager(call)?;
+    let type_id = decode::expected(call).type_id;
+    let versions = OneVersion::new(call.api.registry, type_id, SCALE);
+    let writer = owners::writer(call, &manager, SCALE);
+    let after = managed_fields::update(&versions, &writer, live, scale, None);
+    let after = after.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let after = after.unwrap_or_else(|| json!([]));
+    let api_version = call.resource.facts.api_version();
+    let managed = from_scale(&before, &after, &api_version, replicas).map_err(unreadable)?;
+    Ok(Owners::Known(managed.as_ref().map(owners::text)))
 }
 
 fn scale_of(object: &Value, paths: &ScalePaths) -> Value {

@@ -6,6 +6,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::client::Body;
 use serde_json::{Value, json};
 
+use crate::custom_resources::{WIDGETS, define, definition, widget};
 use crate::harness::{Reply, Server, claim, config_map, pod};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -398,5 +399,135 @@ async fn events_have_owners_in_both_versions() {
         "{found:?}"
     );
     assert_eq!(found[1], r#"b Update v1 - {"f:message":{}}"#);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn lists_of_custom_objects_are_merged_as_their_schema_says() {
+    let server = Server::start().await;
+    define(&server, &definition()).await;
+    let path = format!("{WIDGETS}/w");
+    let config = |spec: Value| widget("w", spec);
+    let part = |name: &str, weight: u32| json!({"name": name, "weight": weight});
+    let first = config(json!({"size": 1, "parts": [part("a", 1), part("b", 1)]}));
+    let made = server.apply(&path, "fieldManager=one", &first).await;
+    assert_eq!(made.code, StatusCode::CREATED, "{}", made.text);
+    // Another manager adds an element, and states a size that is the same.
+    let second = config(json!({"size": 1, "parts": [part("c", 3)]}));
+    let both = server.apply(&path, "fieldManager=two", &second).await;
+    assert_eq!(
+        both.json["spec"]["parts"],
+        json!([part("a", 1), part("b", 1), part("c", 3)]),
+        "{}",
+        both.text
+    );
+    let owned = owners(&both.json);
+    let element = r#""k:{\"name\":\"c\"}":{".":{},"f:name":{},"f:weight":{}}"#;
+    assert!(
+        owned[1].starts_with("two Apply") && owned[1].contains(element),
+        "{owned:?}"
+    );
+    // What is somebody else's is a conflict of that element alone.
+    let stolen = config(json!({"parts": [part("a", 2), part("c", 3)]}));
+    let refused = server.apply(&path, "fieldManager=two", &stolen).await;
+    assert_eq!(refused.code, StatusCode::CONFLICT, "{}", refused.text);
+    assert_eq!(
+        refused.json["details"]["causes"][0]["field"],
+        r#".spec.parts[name="a"].weight"#
+    );
+    // What a manager doesn't state any more goes, and nothing else.
+    let less = config(json!({"size": 1, "parts": [part("b", 1)]}));
+    let left = server.apply(&path, "fieldManager=one", &less).await;
+    assert_eq!(left.json["spec"]["parts"], json!([part("b", 1), part("c", 3)]));
+    // The fields of the schema are the only ones, but where it leaves them open.
+    let unknown = config(json!({"size": 1, "nonsense": 1}));
+    let refused = server.apply(&path, "fieldManager=one", &unknown).await;
+    assert!(
+        refused
+            .text
+            .contains(".spec.nonsense: field not declared in schema"),
+        "{}",
+        refused.text
+    );
+    let free = config(json!({"size": 1, "free": {"any": {"thing": [1, 2]}}}));
+    let applied = server.apply(&path, "fieldManager=three", &free).await;
+    assert_eq!(
+        applied.json["spec"]["free"]["any"]["thing"],
+        json!([1, 2]),
+        "{}",
+        applied.text
+    );
+    // The status endpoint leaves all else alone.
+    let mut status = widget("w", json!({"size": 7}));
+    status["status"] = json!({"phase": "Ready"});
+    let applied = server
+        .apply(&format!("{path}/status"), "fieldManager=ctl", &status)
+        .await;
+    assert_eq!(applied.json["spec"]["size"], 1, "{}", applied.text);
+    let owned = owners(&applied.json);
+    assert!(
+        owned
+            .iter()
+            .any(|one| one == r#"ctl Apply example.com/v1 status {"f:status":{"f:phase":{}}}"#),
+        "{owned:?}"
+    );
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_scales_owns_the_field_that_is_scaled() {
+    let server = Server::start().await;
+    define(&server, &definition()).await;
+    let path = format!("{WIDGETS}/w");
+    let config = widget("w", json!({"size": 1, "replicas": 1}));
+    server.apply(&path, "fieldManager=one", &config).await;
+    let scale = format!("{path}/scale");
+    let read = server.get(&scale).await;
+    let replicas = r#"{"f:spec":{"f:replicas":{}}}"#;
+    assert_eq!(
+        owners(&read.json),
+        [format!("one Apply autoscaling/v1 - {replicas}")]
+    );
+    let scaled = server
+        .write_as("hpa/1", Method::PATCH, &scale, &json!({"spec": {"replicas": 3}}))
+        .await;
+    assert_eq!(scaled.json["spec"]["replicas"], 3, "{}", scaled.text);
+    assert_eq!(
+        owners(&scaled.json),
+        [format!("hpa Update autoscaling/v1 scale {replicas}")]
+    );
+    let object = server.get(&path).await;
+    assert_eq!(
+        owners(&object.json),
+        [
+            r#"one Apply example.com/v1 - {"f:spec":{"f:size":{}}}"#.to_owned(),
+            format!("hpa Update example.com/v1 scale {replicas}"),
+        ]
+    );
+    // It is a conflict now, as with any other owner.
+    let refused = server.apply(&path, "fieldManager=one", &config).await;
+    assert_eq!(refused.code, StatusCode::CONFLICT, "{}", refused.text);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn patches_may_look_at_owners() {
+    let server = Server::start().await;
+    let path = format!("{MAPS}/a");
+    server.post(MAPS, &config_map("a")).await;
+    let patch = |op: Value| {
+        let (server, path) = (&server, &path);
+        async move {
+            server
+                .write(Method::PATCH, path, "application/json-patch+json", &json!([op]))
+                .await
+        }
+    };
+    let there =
+        patch(json!({"op": "test", "path": "/metadata/managedFields/0/operation", "value": "Update"})).await;
+    assert_eq!(there.code, StatusCode::OK, "{}", there.text);
+    let gone = patch(json!({"op": "remove", "path": "/metadata/managedFields/0"})).await;
+    assert_eq!(gone.code, StatusCode::OK, "{}", gone.text);
+    assert_eq!(owners(&gone.json), Vec::<String>::new());
     server.shut_down().await;
 }

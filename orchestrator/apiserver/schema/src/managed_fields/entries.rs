@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::stored::Text;
 use crate::fields_v1::{FieldsError, Set};
 
 /// How a manager came to own its fields.
@@ -78,6 +79,18 @@ impl Entry {
     /// Whole seconds since 1970; zero without a time.
     pub(super) fn seconds(&self) -> i64 {
         self.time.map_or(0, Timestamp::as_second)
+    }
+
+    fn write(&self, out: &mut String) {
+        let text = Text {
+            api_version: &self.api_version,
+            fields: &self.fields.to_json(),
+            manager: &self.manager,
+            operation: self.operation.as_str(),
+            subresource: &self.subresource,
+            time: &self.time.map(time_text).unwrap_or_default(),
+        };
+        text.write(out);
     }
 
     fn to_value(&self) -> Value {
@@ -173,9 +186,34 @@ impl Managed {
         self.entries.retain(|entry| !entry.fields.is_empty());
     }
 
+    /// Reads the text of `managedFields`; nothing if it can't be read.
+    pub(super) fn parse(text: &str) -> Option<Managed> {
+        let value: Value = serde_json::from_str(text).ok()?;
+        Managed::decode(&value).ok()
+    }
+
     /// The list in the order of the reference server: those who apply first, each sort by time. Nothing if empty.
     #[must_use]
     pub fn encode(mut self) -> Option<Value> {
+        self.sort();
+        let list: Vec<Value> = self.entries.iter().map(Entry::to_value).collect();
+        (!list.is_empty()).then_some(Value::Array(list))
+    }
+
+    /// The same as JSON text.
+    #[must_use]
+    pub fn to_text(mut self) -> Option<String> {
+        self.sort();
+        let mut out = String::with_capacity(512);
+        for (index, entry) in self.entries.iter().enumerate() {
+            out.push(if index == 0 { '[' } else { ',' });
+            entry.write(&mut out);
+        }
+        out.push(']');
+        (!self.entries.is_empty()).then_some(out)
+    }
+
+    fn sort(&mut self) {
         self.entries.sort_by(|a, b| {
             let by = |entry: &Entry| (entry.operation, entry.seconds());
             by(a)
@@ -184,8 +222,6 @@ impl Managed {
                 .then_with(|| a.api_version.cmp(&b.api_version))
                 .then_with(|| a.subresource.cmp(&b.subresource))
         });
-        let list: Vec<Value> = self.entries.iter().map(Entry::to_value).collect();
-        (!list.is_empty()).then_some(Value::Array(list))
     }
 }
 

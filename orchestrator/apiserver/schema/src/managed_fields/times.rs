@@ -5,14 +5,13 @@ use serde_json::Value;
 /// The entries to write: the old ones, times and all, if the new ones differ from them in nothing but their times.
 /// The caller has seen that the rest of the object is the same.
 #[must_use]
-pub fn keep_times(old: Option<Value>, new: Option<Value>) -> Option<Value> {
-    let is_same = match (&old, &new) {
-        (Some(Value::Array(old)), Some(Value::Array(new))) => {
-            old.len() == new.len() && old.iter().zip(new).all(|(old, new)| is_same_but_time(old, new))
-        }
-        _ => false,
-    };
-    if is_same { old } else { new }
+pub fn keep_times(old: Option<&str>, new: Option<String>) -> Option<String> {
+    let read = |text: &str| serde_json::from_str::<Vec<Value>>(text).ok();
+    let both = old.and_then(read).zip(new.as_deref().and_then(read));
+    let is_same = both.is_some_and(|(old, new)| {
+        old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| is_same_but_time(old, new))
+    });
+    if is_same { old.map(str::to_owned) } else { new }
 }
 
 fn is_same_but_time(old: &Value, new: &Value) -> bool {

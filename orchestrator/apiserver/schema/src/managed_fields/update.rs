@@ -1,13 +1,12 @@
 //! Owners after a write that brings a whole new state.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::entries::time_text;
-use super::{Entry, Managed, Operation, UNTRACKED, Versions, Writer, stated};
-use crate::fields_v1::{Branch, Element, Set, element_text};
+use super::stored::with_new_time;
+use super::{Entry, Live, Managed, Operation, UNTRACKED, Versions, Writer};
+use crate::fields_v1::Set;
 use crate::structured_merge::{Comparison, compare, reconcile};
 
 /// Entries of updates beyond this number are merged, the oldest first.
@@ -25,8 +24,8 @@ pub fn is_reset(given: &Value) -> bool {
     }
 }
 
-/// The owners after a create (`live` is absent), an update or a patch, as the new `managedFields`; nothing if nobody
-/// owns anything. `given` are the entries that the request states itself: they count, unless they are empty or
+/// The owners after a create (`live` is absent), an update or a patch, as the text of the new `managedFields`; nothing if
+/// nobody owns anything. `given` are the entries that the request states itself: they count, unless they are empty or
 /// can't be read, or a subresource is written. Entries of versions that are not known any more are dropped.
 ///
 /// An object without owners stays so until somebody applies.
@@ -34,24 +33,23 @@ pub fn is_reset(given: &Value) -> bool {
 pub fn update<'s, V: Versions<'s>>(
     versions: &V,
     writer: &Writer<'_>,
-    live: Option<&Value>,
+    live: Option<Live<'_>>,
     new: &Value,
     given: Option<&Value>,
-) -> Option<Value> {
+) -> Option<String> {
     let given = given.filter(|_| writer.subresource.is_empty());
     if given.is_some_and(is_reset) && live.is_some() {
         return None;
     }
-    let before = live.and_then(stated);
-    let given = given.filter(|given| Some(*given) != before);
-    let stated = given.and_then(|given| Managed::decode(given).ok());
-    let stated = stated.filter(|managed| !managed.entries.is_empty());
+    let before = live.and_then(|live| live.managed);
+    let stated = given.and_then(|given| stated_anew(given, before));
     if live.is_some() && before.is_none() && stated.is_none() {
         return None;
     }
     let schema = versions.schema(writer.api_version)?;
     let empty = Value::Object(serde_json::Map::new());
-    let changes = compare(schema, Some(live.unwrap_or(&empty)), Some(new))
+    let live_object = live.map_or(&empty, |live| live.object);
+    let changes = compare(schema, Some(live_object), Some(new))
         .without(writer.ignored)
         .tracked();
     let managed = match (stated, before) {
@@ -60,15 +58,25 @@ pub fn update<'s, V: Versions<'s>>(
             if let Some(after) = with_new_time(writer, before, &changes) {
                 return Some(after);
             }
-            Managed::decode(before).unwrap_or_default()
+            Managed::parse(before).unwrap_or_default()
         }
         (None, None) => Managed::default(),
     };
     if managed.entries.is_empty() && live.is_some() {
         return None;
     }
-    let live = live.unwrap_or(&empty);
-    follow(versions, writer, managed, (live, new), changes).encode()
+    follow(versions, writer, managed, (live_object, new), changes).to_text()
+}
+
+/// The entries that a request states, if it doesn't just send back those it read.
+fn stated_anew(given: &Value, before: Option<&str>) -> Option<Managed> {
+    let before = before.and_then(|before| serde_json::from_str(before).ok());
+    if before.as_ref() == Some(given) {
+        return None;
+    }
+    Managed::decode(given)
+        .ok()
+        .filter(|managed| !managed.entries.is_empty())
 }
 
 impl Comparison {
@@ -201,104 +209,4 @@ fn cap(managed: &mut Managed) {
     for entry in updates {
         managed.put(entry);
     }
-}
-
-/// The short way of most writes: fields get other values that the writer owned before, and nobody else. Then only its
-/// time changes, and no set has to be read. Nothing if it isn't so simple.
-fn with_new_time(writer: &Writer<'_>, before: &Value, changes: &Comparison) -> Option<Value> {
-    let list = before.as_array()?;
-    if changes.is_same() {
-        return Some(before.clone());
-    }
-    if !changes.added.is_empty() || !changes.removed.is_empty() {
-        return None;
-    }
-    let text = |entry: &'_ Value, name: &str| {
-        entry
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let own = writer.entry(Operation::Update, Set::default());
-    let is_own = |entry: &Value| {
-        text(entry, "manager") == own.manager
-            && text(entry, "operation") == "Update"
-            && text(entry, "subresource") == own.subresource
-            && text(entry, "apiVersion") == own.api_version
-    };
-    let mut place = None;
-    for (index, entry) in list.iter().enumerate() {
-        let fields = entry.get("fieldsV1")?;
-        if text(entry, "apiVersion") != own.api_version {
-            return None;
-        }
-        if is_own(entry) {
-            if place.replace(index).is_some() || !has_all(fields, &changes.modified) {
-                return None;
-            }
-        } else if has_any(fields, &changes.modified) {
-            return None;
-        }
-    }
-    let mut after = list.clone();
-    // The newest update stands last, among those of the same second in the order of their names.
-    let mut entry = after.remove(place?);
-    let time = time_text(writer.now);
-    let is_behind = |other: &Value| {
-        text(other, "operation") == "Apply"
-            || (
-                text(other, "time"),
-                text(other, "manager"),
-                text(other, "subresource"),
-            ) <= (time.clone(), own.manager.clone(), own.subresource.clone())
-    };
-    let place = after.iter().take_while(|other| is_behind(other)).count();
-    entry.as_object_mut()?.insert("time".to_owned(), time.into());
-    after.insert(place, entry);
-    Some(Value::Array(after))
-}
-
-fn inside<'v>(fields: &'v Value, step: &Element) -> Option<&'v Value> {
-    fields.get(
-        match step {
-            Element::Field(name) => Cow::Owned(format!("f:{name}")),
-            other => Cow::<str>::Owned(element_text(other)),
-        }
-        .as_ref(),
-    )
-}
-
-/// Whether a node says that its path is a member.
-fn is_member(node: &Value) -> bool {
-    node.as_object()
-        .is_some_and(|map| map.is_empty() || map.contains_key("."))
-}
-
-fn has_all(fields: &Value, set: &Set) -> bool {
-    set.branches().all(
-        |(
-            step,
-            Branch {
-                is_member: wanted,
-                below,
-            },
-        )| {
-            inside(fields, step).is_some_and(|node| (!wanted || is_member(node)) && has_all(node, below))
-        },
-    )
-}
-
-fn has_any(fields: &Value, set: &Set) -> bool {
-    set.branches().any(
-        |(
-            step,
-            Branch {
-                is_member: wanted,
-                below,
-            },
-        )| {
-            inside(fields, step).is_some_and(|node| (*wanted && is_member(node)) || has_any(node, below))
-        },
-    )
 }

@@ -36,15 +36,6 @@ impl<'r> Builtin<'r> {
         }
     }
 
-    /// Objects of which no type says how they are merged.
-    #[must_use]
-    pub fn deduced(registry: &'r Registry) -> Self {
-        Builtin {
-            registry,
-            place: Place::Untyped(Untyped::Deduced),
-        }
-    }
-
     fn at(self, place: Place<'r>) -> Self {
         Builtin { place, ..self }
     }

@@ -185,6 +185,24 @@ fn protected_groups_need_approval() {
 }
 
 #[test]
+fn a_webhook_is_allowed_where_it_is_never_asked() {
+    let mut one = definition();
+    one["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": "https://localhost/convert"}}});
+    assert_eq!(faults(&one), Vec::<String>::new());
+    let mut two = one.clone();
+    let versions = two["spec"]["versions"].as_array_mut().unwrap();
+    let mut second = versions[0].clone();
+    (second["name"], second["storage"]) = (json!("v2"), json!(false));
+    versions.push(second);
+    let found = faults(&two);
+    assert!(
+        matches!(&found[..], [one] if one.starts_with("spec.conversion.strategy: Forbidden: this server doesn't call webhooks")),
+        "{found:?}"
+    );
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "one flat table")]
 fn schemas_must_be_structural() {
     let cases = [

@@ -4,9 +4,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::update;
 use crate::decode::{self, Strictness};
 use crate::fields_v1::{Path, Set};
-use crate::managed_fields::{ApplyError, Managed, OneVersion, Operation, Writer, apply, update};
+use crate::managed_fields::{ApplyError, Managed, OneVersion, Operation, Writer, apply};
 use crate::object::is_empty;
 use crate::registry::{Gvk, Registry, TypeId};
 

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::update;
 use crate::fields_v1::{Path, Set, write_ordered};
 use crate::managed_fields::{
-    ApplyError, Managed, OneVersion, Operation, Writer, apply, from_scale, keep_times, to_scale, update,
+    ApplyError, Managed, OneVersion, Operation, Writer, apply, from_scale, keep_times, to_scale,
 };
 use crate::registry::Registry;
 
@@ -317,12 +318,20 @@ fn an_update_of_ones_own_fields_changes_the_time_alone() {
 
 #[test]
 fn idle_times() {
-    let entry = |time: &str| json!([{"manager": "a", "time": time, "fieldsV1": {"f:a": {}}}]);
-    assert_eq!(keep_times(Some(entry("1")), Some(entry("2"))), Some(entry("1")));
-    let other = json!([{"manager": "b", "time": "2", "fieldsV1": {"f:a": {}}}]);
-    assert_eq!(keep_times(Some(entry("1")), Some(other.clone())), Some(other));
-    assert_eq!(keep_times(None, Some(entry("2"))), Some(entry("2")));
-    assert_eq!(keep_times(Some(entry("1")), None), None);
+    let entry = |manager: &str, time: &str| {
+        json!([{"manager": manager, "time": time, "fieldsV1": {"f:a": {}}}]).to_string()
+    };
+    let (old, later, other) = (entry("a", "1"), entry("a", "2"), entry("b", "2"));
+    let cases = [
+        ("only the time", Some(&old), Some(&later), Some(&old)),
+        ("another manager", Some(&old), Some(&other), Some(&other)),
+        ("the first", None, Some(&later), Some(&later)),
+        ("the last", Some(&old), None, None),
+    ];
+    for (case, old, new, expected) in cases {
+        let kept = keep_times(old.map(String::as_str), new.cloned());
+        assert_eq!(kept.as_ref(), expected, "{case}");
+    }
 }
 
 #[test]
