@@ -105,7 +105,8 @@ pub struct SharedSync {
     path: PathBuf,
     directory: File,
     progress: Mutex<Progress>,
-    finished: Condvar,
+    /// Who waits for an fsync of an even number, and who for one of an odd number: at most two numbers are waited for.
+    finished: [Condvar; 2],
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +130,7 @@ impl SharedSync {
             path,
             directory,
             progress: Mutex::default(),
-            finished: Condvar::new(),
+            finished: [Condvar::new(), Condvar::new()],
         })
     }
 
@@ -150,7 +151,7 @@ impl SharedSync {
             }
             if progress.is_running {
                 progress = self
-                    .finished
+                    .waiting_for(wanted)
                     .wait(progress)
                     .unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -166,8 +167,18 @@ impl SharedSync {
                 Ok(()) => progress.done = mine,
                 Err(error) => progress.broken = Some(error.raw_os_error().unwrap_or(nix::libc::EIO)),
             }
-            self.finished.notify_all();
+            self.waiting_for(mine).notify_all();
+            // Whoever came meanwhile needs one more: one of them runs it, and the others sleep on.
+            match progress.broken {
+                None => self.waiting_for(mine + 1).notify_one(),
+                Some(_) => self.waiting_for(mine + 1).notify_all(),
+            }
         }
+    }
+
+    fn waiting_for(&self, number: u64) -> &Condvar {
+        let [even, odd] = &self.finished;
+        if number.is_multiple_of(2) { even } else { odd }
     }
 
     fn error(&self, source: io::Error) -> MountError {

@@ -2,10 +2,17 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    fs::{self, File},
+    io::{Read as _, Seek as _},
+    os::{
+        fd::AsFd as _,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::MountError;
 
@@ -70,6 +77,74 @@ fn has_option(options: &str, wanted: &str) -> bool {
 pub fn read() -> Result<Vec<MountEntry>, MountError> {
     let bytes = fs::read(MOUNTINFO).map_err(|source| MountError::call("read", MOUNTINFO, source))?;
     parse(bytes)
+}
+
+/// The mount table, read again only when the kernel says that it has changed: as fresh as [`read`] each time, and much
+/// cheaper where most calls mount nothing. It stays with the mount namespace of the first call.
+///
+/// # Errors
+/// As [`read`].
+pub fn current() -> Result<Arc<Vec<MountEntry>>, MountError> {
+    static FOLLOWED: Mutex<Option<Followed>> = Mutex::new(None);
+    // Nothing in it is half-changed while a panic passes.
+    let mut followed = FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner);
+    // After an error it starts anew: a table that could not be read must not be told as one that has not changed.
+    let mut now = match followed.take() {
+        Some(followed) => followed,
+        None => Followed::open()?,
+    };
+    let entries = now.entries()?;
+    *followed = Some(now);
+    Ok(entries)
+}
+
+/// A mount table that is followed.
+#[derive(Debug)]
+struct Followed {
+    file: File,
+    text: Vec<u8>,
+    entries: Arc<Vec<MountEntry>>,
+}
+
+impl Followed {
+    fn open() -> Result<Self, MountError> {
+        let file = File::open(MOUNTINFO).map_err(|source| MountError::call("open", MOUNTINFO, source))?;
+        let mut followed = Followed {
+            file,
+            text: Vec::with_capacity(16 << 10),
+            entries: Arc::default(),
+        };
+        followed.read()?;
+        Ok(followed)
+    }
+
+    fn entries(&mut self) -> Result<Arc<Vec<MountEntry>>, MountError> {
+        // Asking comes first: a change after it makes the next call read again, at worst once too often.
+        if self.has_changed()? {
+            self.read()?;
+        }
+        Ok(Arc::clone(&self.entries))
+    }
+
+    fn has_changed(&self) -> Result<bool, MountError> {
+        let flags = PollFlags::POLLPRI | PollFlags::POLLERR;
+        let mut polled = [PollFd::new(self.file.as_fd(), flags)];
+        poll(&mut polled, PollTimeout::ZERO)
+            .map_err(|errno| MountError::call("poll", MOUNTINFO, std::io::Error::from(errno)))?;
+        // Flags that are not known are no reason to trust what was read before.
+        Ok(polled[0].revents().is_none_or(|seen| seen.intersects(flags)))
+    }
+
+    fn read(&mut self) -> Result<(), MountError> {
+        self.text.clear();
+        let read = self
+            .file
+            .rewind()
+            .and_then(|()| self.file.read_to_end(&mut self.text));
+        read.map_err(|source| MountError::call("read", MOUNTINFO, source))?;
+        self.entries = Arc::new(parse(&self.text)?);
+        Ok(())
+    }
 }
 
 /// Parses the text of a mountinfo file.

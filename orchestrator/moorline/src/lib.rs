@@ -40,7 +40,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // A driver's work is done by the kernel, on blocking threads; between them and its callers there is one socket, and
+    // a second thread at it costs more in wake-ups than it does.
+    let mut runtime = match args.command {
+        Command::Driver(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime
         .enable_all()
         .thread_name("moorline")
         .build()

@@ -53,14 +53,15 @@ impl Directories {
 
     /// All mounts of the data directory, or of something in it.
     fn mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
-        let entries = mountinfo::read()?;
+        let entries = mountinfo::current()?;
         let data = Self::data(files);
         let Some((device, root)) = place_of(&data, &entries)? else {
             return Ok(Vec::new());
         };
         Ok(entries
-            .into_iter()
+            .iter()
             .filter(|entry| entry.device == device && entry.root.starts_with(&root))
+            .cloned()
             .collect())
     }
 }

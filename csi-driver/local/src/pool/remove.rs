@@ -29,7 +29,7 @@ pub(super) fn half_made(path: &Path) {
 }
 
 pub(super) fn refuse_mounts_below(path: &Path) -> Result<(), PoolError> {
-    let entries = mountinfo::read()?;
+    let entries = mountinfo::current()?;
     match mountinfo::at_or_below(&entries, path).first() {
         None => Ok(()),
         Some(entry) => Err(PoolError::ForeignMount(entry.mount_point.clone())),

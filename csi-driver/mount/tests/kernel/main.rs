@@ -35,6 +35,35 @@ fn words(options: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn the_followed_mount_table_is_as_fresh_as_a_read_one() {
+    if cannot_run("the_followed_mount_table_is_as_fresh_as_a_read_one", &[]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let seen = |path: &Path| {
+        let entries = mountinfo::current().unwrap();
+        let found = entries.iter().any(|entry| entry.mount_point == path);
+        found
+    };
+    // Other tests mount as well, so that only the own paths are looked for; two threads share what is followed.
+    std::thread::scope(|threads| {
+        for name in ["one", "two"] {
+            let (source, target) = (scratch.directory("source"), scratch.directory(name));
+            threads.spawn(move || {
+                for round in 0..50 {
+                    assert!(!seen(&target), "round {round}: not mounted yet");
+                    mount::bind(&source, &target, false).unwrap();
+                    assert!(seen(&target), "round {round}: mounted");
+                    assert!(seen(&target), "round {round}: still");
+                    mount::unmount(&target).unwrap();
+                }
+                assert!(!seen(&target));
+            });
+        }
+    });
+}
+
+#[test]
 fn a_bind_shows_its_source_and_read_only_means_it() {
     if cannot_run("a_bind_shows_its_source_and_read_only_means_it", &[]) {
         return;

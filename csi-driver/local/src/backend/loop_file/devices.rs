@@ -105,9 +105,10 @@ pub(super) fn filesystem_mounts_of(devices: &[LoopDevice]) -> Result<Vec<MountEn
         let is_source = |device: &LoopDevice| device.path().as_os_str() == entry.source;
         entry.fs_type == "btrfs" && devices.iter().any(is_source)
     };
-    Ok(mountinfo::read()?
-        .into_iter()
+    Ok(mountinfo::current()?
+        .iter()
         .filter(|entry| numbers.contains(&entry.device) || is_of_btrfs(entry))
+        .cloned()
         .collect())
 }
 
@@ -119,11 +120,11 @@ pub(super) fn node_mounts(devices: &[LoopDevice]) -> Result<Vec<MountEntry>, Bac
     let is_node_of = |entry: &MountEntry, device: &LoopDevice| {
         entry.fs_type == "devtmpfs" && entry.root.file_name() == device.path().file_name()
     };
-    let entries = mountinfo::read()?;
+    let entries = mountinfo::current()?;
     let mounts = entries
-        .into_iter()
+        .iter()
         .filter(|entry| devices.iter().any(|device| is_node_of(entry, device)));
-    Ok(mounts.collect())
+    Ok(mounts.cloned().collect())
 }
 
 pub(super) fn detach(device: LoopDevice) -> Result<(), BackendError> {
