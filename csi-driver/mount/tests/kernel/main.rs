@@ -42,8 +42,7 @@ fn the_followed_mount_table_is_as_fresh_as_a_read_one() {
     let scratch = Scratch::new();
     let seen = |path: &Path| {
         let entries = mountinfo::current().unwrap();
-        let found = entries.iter().any(|entry| entry.mount_point == path);
-        found
+        entries.iter().any(|entry| entry.mount_point == path)
     };
     // Other tests mount as well, so that only the own paths are looked for; two threads share what is followed.
     std::thread::scope(|threads| {
