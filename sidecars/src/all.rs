@@ -1,5 +1,6 @@
 //! All controller sidecars of one driver in one process: one connection, one discovery, one watch per kind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::join3;
@@ -11,13 +12,40 @@ use crate::connection::DriverConnection;
 use crate::driver::{Driver, supervise};
 use crate::provisioner::{self, Memory, ProvisionerConfig};
 use crate::resizer::{self, ResizerConfig};
-use crate::{SidecarError, discovery::PluginService};
+use crate::{DiscoveryError, SidecarError, discovery::PluginService};
+
+/// A controller sidecar that can be one of several in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// [`crate::provisioner`]
+    Provisioner,
+    /// [`crate::attacher`]
+    Attacher,
+    /// [`crate::resizer`]
+    Resizer,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Part; 3] = [Part::Provisioner, Part::Attacher, Part::Resizer];
+
+    /// Its name, as `--run` takes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisioner => "provisioner",
+            Self::Attacher => "attacher",
+            Self::Resizer => "resizer",
+        }
+    }
+}
 
 /// Settings of all of them. The addresses inside the parts are not used: there is one connection.
 #[derive(Clone, Debug)]
 pub struct AllConfig {
     /// The driver's socket, a path or `unix://` URL.
     pub csi_address: String,
+    /// Those that run, as far as the driver can do what they need.
+    pub parts: BTreeSet<Part>,
     /// Settings of the provisioner; its timeout also holds for discovery.
     pub provisioner: ProvisionerConfig,
     /// Settings of the attacher.
@@ -31,6 +59,7 @@ impl AllConfig {
     pub fn new(csi_address: impl Into<String>) -> Self {
         let csi_address = csi_address.into();
         Self {
+            parts: Part::ALL.into(),
             provisioner: ProvisionerConfig::new(&*csi_address),
             attacher: AttacherConfig::new(&*csi_address),
             resizer: ResizerConfig::new(&*csi_address),
@@ -50,13 +79,32 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), SidecarError> {
     let connection = DriverConnection::new(&config.csi_address)?;
+    run_on(&connection, config, informers, stop).await?;
+    Ok(())
+}
+
+/// The same, over a connection that is there; the address in `config` is not used.
+///
+/// # Errors
+/// Final: the driver refuses discovery.
+pub async fn run_on(
+    connection: &DriverConnection,
+    config: AllConfig,
+    informers: Informers,
+    stop: CancellationToken,
+) -> Result<(), DiscoveryError> {
     let memory = Arc::new(Memory::default());
     let timeout = config.provisioner.timeout;
-    supervise(&connection, timeout, &stop, |driver, stop| {
-        serve(config.clone(), driver, informers.clone(), memory.clone(), stop)
+    supervise(connection, timeout, &stop, |driver, stop| {
+        Box::pin(serve(
+            config.clone(),
+            driver,
+            informers.clone(),
+            memory.clone(),
+            stop,
+        ))
     })
-    .await?;
-    Ok(())
+    .await
 }
 
 async fn serve(
@@ -68,7 +116,7 @@ async fn serve(
 ) {
     let has_controller = driver.facts.has_service(PluginService::ControllerService);
     let provisioning = async {
-        if has_controller {
+        if has_controller && config.parts.contains(&Part::Provisioner) {
             provisioner::serve(
                 config.provisioner,
                 driver.clone(),
@@ -79,8 +127,16 @@ async fn serve(
             .await;
         }
     };
-    let attaching = attacher::serve(config.attacher, driver.clone(), informers.clone(), stop.clone());
-    let resizing = resizer::serve(config.resizer, driver.clone(), informers.clone(), stop.clone());
+    let attaching = async {
+        if config.parts.contains(&Part::Attacher) {
+            attacher::serve(config.attacher, driver.clone(), informers.clone(), stop.clone()).await;
+        }
+    };
+    let resizing = async {
+        if config.parts.contains(&Part::Resizer) {
+            resizer::serve(config.resizer, driver.clone(), informers.clone(), stop.clone()).await;
+        }
+    };
     join3(provisioning, attaching, resizing).await;
     // A driver for which nothing was to do: wait for another one.
     stop.cancelled().await;

@@ -19,8 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status};
+
+use crate::metrics::SidecarMetrics;
+use crate::observed::ObservedChannel;
 
 /// Answers of `ListVolumes` and the like can be long; drivers written in Go have no limit when sending.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -54,7 +57,8 @@ pub fn parse_address(address: &str) -> Result<PathBuf, AddressError> {
 /// The connection to one driver. Cheap to clone; clones share the channel.
 #[derive(Clone)]
 pub struct DriverConnection {
-    channel: Channel,
+    channel: ObservedChannel,
+    metrics: SidecarMetrics,
     path: PathBuf,
     changes: watch::Receiver<u64>,
 }
@@ -73,6 +77,14 @@ impl DriverConnection {
     /// # Errors
     /// Final: the address isn't one of a unix socket.
     pub fn new(csi_address: &str) -> Result<Self, AddressError> {
+        Self::observed(csi_address, SidecarMetrics::default())
+    }
+
+    /// The same, with its calls seen in `metrics`.
+    ///
+    /// # Errors
+    /// As [`DriverConnection::new`].
+    pub fn observed(csi_address: &str, metrics: SidecarMetrics) -> Result<Self, AddressError> {
         let path = parse_address(csi_address)?;
         let (count, changes) = watch::channel(0_u64);
         let dialled = path.clone();
@@ -86,10 +98,16 @@ impl DriverConnection {
         });
         let channel = Endpoint::from_static(AUTHORITY).connect_with_connector_lazy(connector);
         Ok(Self {
-            channel,
+            channel: ObservedChannel::new(channel, metrics.clone()),
+            metrics,
             path,
             changes,
         })
+    }
+
+    /// Where work on this driver is recorded.
+    pub fn metrics(&self) -> &SidecarMetrics {
+        &self.metrics
     }
 
     /// The socket's path.
@@ -102,15 +120,15 @@ impl DriverConnection {
         self.changes.clone()
     }
 
-    pub(crate) fn identity(&self) -> IdentityClient<Channel> {
+    pub(crate) fn identity(&self) -> IdentityClient<ObservedChannel> {
         IdentityClient::new(self.channel.clone())
     }
 
-    pub(crate) fn controller(&self) -> ControllerClient<Channel> {
+    pub(crate) fn controller(&self) -> ControllerClient<ObservedChannel> {
         ControllerClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn node(&self) -> NodeClient<Channel> {
+    pub(crate) fn node(&self) -> NodeClient<ObservedChannel> {
         NodeClient::new(self.channel.clone())
     }
 }

@@ -68,6 +68,12 @@ impl DriverFacts {
         self.has_service(PluginService::ControllerService) && self.controller.contains(&(capability as i32))
     }
 
+    /// From here on the driver's volumes count as reachable from everywhere.
+    pub(crate) fn forget_topology(&mut self) {
+        self.services
+            .remove(&(PluginService::VolumeAccessibilityConstraints as i32));
+    }
+
     /// Whether volumes of the driver are reachable from some nodes only.
     pub fn has_topology(&self) -> bool {
         self.has_service(PluginService::VolumeAccessibilityConstraints)
@@ -215,10 +221,10 @@ async fn ask_name(connection: &DriverConnection, timeout: Duration) -> Result<St
         status: Box::new(status),
     })?;
     if info.name.is_empty() {
-        Err(DiscoveryError::NoName)
-    } else {
-        Ok(info.name)
+        return Err(DiscoveryError::NoName);
     }
+    connection.metrics().set_driver_name(&info.name);
+    Ok(info.name)
 }
 
 /// A controller plugin commonly has no node service on its socket; that is a no, not an error.

@@ -15,7 +15,9 @@ pub mod discovery;
 mod driver;
 mod finalizers;
 pub mod livenessprobe;
+mod metrics;
 pub mod node_driver_registrar;
+mod observed;
 pub mod provisioner;
 pub mod resizer;
 pub mod rpc_class;
@@ -25,6 +27,7 @@ mod testing;
 
 pub use connection::{AddressError, DriverConnection, parse_address};
 pub use discovery::{DiscoveryError, DriverFacts};
+pub use metrics::SidecarMetrics;
 pub use node_driver_registrar as registrar;
 
 /// Why a controller sidecar ended.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::connection::{AddressError, DriverConnection};
 use crate::discovery::probe;
+use crate::metrics::SidecarMetrics;
 use crate::rpc_class::describe;
 
 /// Why a driver isn't taken for alive.
@@ -27,7 +28,19 @@ pub enum LivenessError {
 /// # Errors
 /// Uncertain: the driver isn't there, doesn't answer in time, refuses, or isn't ready.
 pub async fn check(csi_address: &str, probe_timeout: Duration) -> Result<(), LivenessError> {
-    let connection = DriverConnection::new(csi_address)?;
+    check_observed(csi_address, probe_timeout, SidecarMetrics::default()).await
+}
+
+/// The same, with the call seen in `metrics`.
+///
+/// # Errors
+/// As [`check`].
+pub async fn check_observed(
+    csi_address: &str,
+    probe_timeout: Duration,
+    metrics: SidecarMetrics,
+) -> Result<(), LivenessError> {
+    let connection = DriverConnection::observed(csi_address, metrics)?;
     match probe(&connection, probe_timeout).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(LivenessError::NotReady),

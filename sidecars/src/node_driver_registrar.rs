@@ -9,17 +9,19 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use moorline_proto::pluginregistration::registration_client::RegistrationClient;
 use moorline_proto::pluginregistration::registration_server::{Registration, RegistrationServer};
 use moorline_proto::pluginregistration::{
     InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
 };
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 
-use crate::connection::{AddressError, DriverConnection};
+use crate::connection::{AddressError, DriverConnection, call};
 use crate::discovery::{DiscoveryError, discover_name};
 
 /// What the kubelet's plugin watcher expects for CSI drivers.
@@ -79,6 +81,45 @@ pub enum RegistrarError {
 /// The path of a driver's registration socket.
 pub fn socket_path(plugin_registration_dir: &Path, driver_name: &str) -> PathBuf {
     plugin_registration_dir.join(format!("{driver_name}-reg.sock"))
+}
+
+/// Why the registration isn't taken for alive.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationCheckError {
+    /// There is no socket.
+    #[error("registration socket does not exist")]
+    Missing,
+    /// There is one, and nobody answers.
+    #[error("ask registration socket {}: {}", .0.display(), crate::rpc_class::describe(.1))]
+    Silent(PathBuf, Box<Status>),
+    /// Somebody else answers.
+    #[error("registration socket speaks for driver {0:?}")]
+    Foreign(String),
+}
+
+/// One check of a driver's registration, for a health endpoint: the socket is asked for its driver's name.
+///
+/// # Errors
+/// The socket is missing, nobody answers in time, or another driver does.
+pub async fn check(path: &Path, driver_name: &str, timeout: Duration) -> Result<(), RegistrationCheckError> {
+    if inode_of(path).is_none() {
+        return Err(RegistrationCheckError::Missing);
+    }
+    let dialled = path.to_path_buf();
+    let connector = tower::service_fn(move |_| {
+        let path = dialled.clone();
+        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+    });
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+    let mut client = RegistrationClient::new(channel);
+    let info = call(timeout, InfoRequest {}, |request| client.get_info(request))
+        .await
+        .map_err(|status| RegistrationCheckError::Silent(path.to_path_buf(), Box::new(status)))?;
+    if info.name == driver_name {
+        Ok(())
+    } else {
+        Err(RegistrationCheckError::Foreign(info.name))
+    }
 }
 
 /// Announces the driver until `stop`; removes the socket at the end, which de-registers the driver.

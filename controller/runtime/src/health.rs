@@ -1,8 +1,11 @@
-//! Health, readiness and metrics over HTTP: `/healthz`, `/livez`, `/readyz`, `/metrics`.
+//! Health, readiness and metrics over HTTP: `/healthz`, `/livez`, `/readyz`, `/metrics`, or any paths of a [`Site`].
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::fmt::Write;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,8 +79,108 @@ impl Health {
     }
 }
 
+/// What one path of a [`Site`] answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The text.
+    pub text: String,
+    content_type: &'static str,
+}
+
+impl Answer {
+    /// Plain text.
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            text: text.into(),
+            content_type: "text/plain; charset=utf-8",
+        }
+    }
+
+    /// `200 ok`, or 500 with the reason.
+    pub fn of_check(result: Result<(), String>) -> Self {
+        match result {
+            Ok(()) => Self::new(StatusCode::OK, "ok"),
+            Err(why) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, why),
+        }
+    }
+}
+
+type Handler = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
+
+/// Paths and what they answer. Cheap to clone; clones share the paths, also those added later.
+#[derive(Clone, Default)]
+pub struct Site {
+    routes: Arc<RwLock<BTreeMap<String, Handler>>>,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.routes.read().keys()).finish()
+    }
+}
+
+impl Site {
+    /// A site on which nothing is found.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Answers `path` with what `handler` says. It runs once for each request, a bounded number at a time.
+    pub fn route<Fut>(&self, path: &str, handler: impl Fn() -> Fut + Send + Sync + 'static)
+    where
+        Fut: Future<Output = Answer> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move || Box::pin(handler()));
+        self.routes.write().insert(path.to_string(), handler);
+    }
+
+    /// Answers `path` with the metrics.
+    pub fn metrics(&self, path: &str, metrics: Metrics) {
+        self.route(path, move || {
+            let answer = match metrics.encode() {
+                Ok(text) => Answer {
+                    status: StatusCode::OK,
+                    text,
+                    content_type: CONTENT_TYPE,
+                },
+                Err(error) => Answer::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            };
+            async move { answer }
+        });
+    }
+
+    async fn answer(&self, path: &str) -> Answer {
+        let handler = self.routes.read().get(path).cloned();
+        match handler {
+            Some(handler) => handler().await,
+            None => Answer::new(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+}
+
 /// Serves health and metrics on `listener` until `stop`; connections that are open then are closed.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop: CancellationToken) {
+    let site = Site::new();
+    for (path, question) in [
+        ("/healthz", Question::Live),
+        ("/livez", Question::Live),
+        ("/readyz", Question::Ready),
+    ] {
+        let health = health.clone();
+        site.route(path, move || {
+            let answer = checked(&health.failures(question));
+            async move { answer }
+        });
+    }
+    site.metrics("/metrics", metrics);
+    serve_site(listener, site, stop).await;
+}
+
+/// Serves a site on `listener` until `stop`; connections that are open then are closed.
+pub async fn serve_site(listener: TcpListener, site: Site, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -101,11 +204,11 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop
                 continue;
             }
         };
-        let (health, metrics, stop) = (health.clone(), metrics.clone(), stop.clone());
+        let (site, stop) = (site.clone(), stop.clone());
         tasks.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(request.uri().path(), &health, &metrics);
-                async move { Ok::<_, Infallible>(response) }
+                let site = site.clone();
+                async move { Ok::<_, Infallible>(respond(site.answer(request.uri().path()).await)) }
             });
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::select! {
@@ -121,39 +224,23 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop
     tasks.wait().await;
 }
 
-fn answer(path: &str, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
-    match path {
-        "/healthz" | "/livez" => checked(&health.failures(Question::Live)),
-        "/readyz" => checked(&health.failures(Question::Ready)),
-        "/metrics" => match metrics.encode() {
-            Ok(text) => respond(StatusCode::OK, CONTENT_TYPE, text),
-            Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
-        },
-        _ => respond(
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            "404 page not found\n".to_string(),
-        ),
-    }
-}
-
-fn checked(failures: &[(String, String)]) -> Response<Full<Bytes>> {
+fn checked(failures: &[(String, String)]) -> Answer {
     if failures.is_empty() {
-        return respond(StatusCode::OK, "text/plain", "ok".to_string());
+        return Answer::new(StatusCode::OK, "ok");
     }
     let mut text = String::new();
     for (name, why) in failures {
         writeln!(text, "[-]{name} failed: {why}").ok(); // Writing to a string doesn't fail.
     }
-    respond(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", text)
+    Answer::new(StatusCode::INTERNAL_SERVER_ERROR, text)
 }
 
-fn respond(code: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = code;
+fn respond(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(answer.text));
+    *response.status_mut() = answer.status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
+        header::HeaderValue::from_static(answer.content_type),
     );
     response
 }
@@ -174,6 +261,31 @@ mod tests {
         let mut text = String::new();
         stream.read_to_string(&mut text).await.expect("receive");
         text
+    }
+
+    #[tokio::test]
+    async fn a_site_answers_its_own_paths() {
+        let (site, stop) = (Site::new(), CancellationToken::new());
+        site.route("/healthz", || async { Answer::of_check(Err("gone".to_string())) });
+        site.route("/other", || async {
+            Answer::new(StatusCode::NOT_FOUND, "no socket")
+        });
+        site.metrics("/m", Metrics::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let asking = async {
+            for (path, parts) in [
+                ("/healthz", ["HTTP/1.1 500", "gone"]),
+                ("/other", ["HTTP/1.1 404", "no socket"]),
+                ("/m", ["HTTP/1.1 200", "# EOF"]),
+                ("/metrics", ["HTTP/1.1 404", "404 page not found"]),
+            ] {
+                let text = get(address, path).await;
+                assert!(parts.iter().all(|part| text.contains(part)), "{path}: {text}");
+            }
+            stop.cancel();
+        };
+        futures::future::join(serve_site(listener, site, stop.clone()), asking).await;
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 //!
 //! Expiry is judged by how long *this* process has seen the lease unchanged, never by comparing clocks of machines.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -61,6 +62,45 @@ pub struct LeaderElection {
     name: String,
     identity: String,
     timings: Timings,
+    labels: BTreeMap<String, String>,
+    keeps_lease: bool,
+    health: ElectionHealth,
+}
+
+/// How long beyond its lease a leader may be without renewal until it is taken for stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+
+/// What a health endpoint says of an election: a leader that renews no more is stuck and should be restarted. Cheap to
+/// clone.
+#[derive(Clone, Debug)]
+pub struct ElectionHealth {
+    lease_duration: Duration,
+    /// The last renewal; `None` while this process doesn't lead.
+    renewed: Arc<Mutex<Option<Instant>>>,
+}
+
+impl ElectionHealth {
+    /// Whether all is well.
+    ///
+    /// # Errors
+    /// What is wrong: this process leads, and its lease ran out a while ago.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(age) = self.renewed.lock().map(|renewed| renewed.elapsed()) else {
+            return Ok(());
+        };
+        if age <= self.lease_duration + STUCK_AFTER {
+            return Ok(());
+        }
+        Err(format!(
+            "failed election to renew leadership: the last renewal was {} s ago",
+            age.as_secs()
+        ))
+    }
+
+    /// Whether this process leads.
+    pub fn is_leading(&self) -> bool {
+        self.renewed.lock().is_some()
+    }
 }
 
 impl fmt::Debug for LeaderElection {
@@ -130,7 +170,33 @@ impl LeaderElection {
             name: object_name(name),
             identity: identity.to_string(),
             timings,
+            labels: BTreeMap::new(),
+            keeps_lease: false,
+            health: ElectionHealth {
+                lease_duration: timings.lease_duration,
+                renewed: Arc::default(),
+            },
         }
+    }
+
+    /// The same candidate; the Lease gets these labels when it leads.
+    #[must_use]
+    pub fn with_labels(self, labels: BTreeMap<String, String>) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// The same candidate; when stopped it keeps the lease, so that others wait until it has run out.
+    #[must_use]
+    pub fn keeping_lease(self) -> Self {
+        Self {
+            keeps_lease: true,
+            ..self
+        }
+    }
+
+    /// For the health endpoint.
+    pub fn health(&self) -> ElectionHealth {
+        self.health.clone()
     }
 
     /// Waits for leadership, then runs `lead`, which has to end soon after [`Leadership::ended`] is cancelled. The
@@ -147,6 +213,23 @@ impl LeaderElection {
             acquired = self.acquire(&mut observed) => acquired,
         };
         tracing::info!(lease = self.name, identity = self.identity, "Leading");
+        *self.health.renewed.lock() = Some(acquired);
+        let ended = self.led(stop, lead, observed, acquired).await;
+        *self.health.renewed.lock() = None;
+        ended
+    }
+
+    async fn led<F, Fut>(
+        &self,
+        stop: &CancellationToken,
+        lead: F,
+        mut observed: Observed,
+        acquired: Instant,
+    ) -> Ended
+    where
+        F: FnOnce(Leadership) -> Fut,
+        Fut: Future<Output = ()>,
+    {
         let leadership = Leadership {
             renewed: Arc::new(Mutex::new(acquired)),
             renew_deadline: self.timings.renew_deadline,
@@ -215,7 +298,10 @@ impl LeaderElection {
             let started = Instant::now();
             match tokio::time::timeout(left, self.attempt(observed)).await {
                 // From before the call: the server may have counted from any moment since.
-                Ok(Ok(true)) => *leadership.renewed.lock() = started,
+                Ok(Ok(true)) => {
+                    *leadership.renewed.lock() = started;
+                    *self.health.renewed.lock() = Some(started);
+                }
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "Lease can't be renewed now"),
                 Err(_) => return,
@@ -256,7 +342,7 @@ impl LeaderElection {
     }
 
     async fn release(&self, observed: Observed) {
-        let Some(mut lease) = observed.lease else {
+        let Some(mut lease) = observed.lease.filter(|_| !self.keeps_lease) else {
             return;
         };
         let spec = lease.spec.get_or_insert_default();
@@ -306,6 +392,7 @@ fn decide(
     let Some(lease) = lease else {
         let metadata = ObjectMeta {
             name: Some(candidate.name.clone()),
+            labels: (!candidate.labels.is_empty()).then(|| candidate.labels.clone()),
             ..Default::default()
         };
         return Next::Create(Lease {
@@ -326,6 +413,10 @@ fn decide(
     // The resourceVersion that was read goes with it: of two who find it free only one gets it.
     let mut lease = lease.clone();
     lease.spec = Some(own(held));
+    if !candidate.labels.is_empty() {
+        let labels = lease.metadata.labels.get_or_insert_default();
+        labels.extend(candidate.labels.clone());
+    }
     lease.managed_fields_mut().clear();
     Next::Replace(lease)
 }

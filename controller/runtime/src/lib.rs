@@ -9,13 +9,16 @@
 mod backoff;
 mod cache;
 mod content;
+pub mod goflag;
 pub mod health;
 mod index;
 mod informers;
 pub mod lease;
 pub mod metrics;
 mod queue;
+mod queue_metrics;
 mod recorder;
+mod throttle;
 mod workers;
 
 pub use backoff::Backoff;
@@ -24,7 +27,9 @@ pub use index::Index;
 pub use informers::{Informers, Watchable};
 pub use lease::LeaderElection;
 pub use queue::Queue;
+pub use queue_metrics::QueueMetrics;
 pub use recorder::{EventType, Recorder};
+pub use throttle::Throttle;
 pub use workers::{Outcome, run_workers};
 
 /// The README's example, compiled.

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+use crate::queue_metrics::{Observed, QueueMetrics};
 
 /// How often a key failed in a row, and with what.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,7 @@ struct State<K> {
     due: HashMap<K, (Instant, u64)>,
     failures: HashMap<K, Failures>,
     sequence: u64,
+    observed: Option<Observed<K>>,
 }
 
 /// A queue of keys for [`crate::run_workers`]. Cheap to clone; clones share the keys.
@@ -82,12 +84,20 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             due: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
+            observed: None,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
             changed: Arc::new(Notify::new()),
             backoff,
         }
+    }
+
+    /// The same queue, seen in `metrics` under `name`.
+    #[must_use]
+    pub fn observed(self, metrics: &QueueMetrics, name: &str) -> Self {
+        self.state.lock().observed = Some(metrics.of(name));
+        self
     }
 
     /// Has the key looked at as soon as possible; if it is being looked at, then once more afterwards.
@@ -183,6 +193,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             failures.last_error = error.to_string();
         }
         let count = failures.count;
+        if let Some(observed) = &state.observed {
+            observed.failed();
+        }
         let at = Instant::now() + self.backoff.delay(count);
         state.add_at(key.clone(), at);
         state.stop_running(key);
@@ -197,6 +210,9 @@ impl<K: Clone + Eq + Hash> State<K> {
         if self.running.contains(&key) {
             self.again.insert(key);
         } else if self.is_ready.insert(key.clone()) {
+            if let Some(observed) = &mut self.observed {
+                observed.became_ready(&key);
+            }
             self.ready.push_back(key);
         }
     }
@@ -229,11 +245,17 @@ impl<K: Clone + Eq + Hash> State<K> {
         };
         self.is_ready.remove(&key);
         self.running.insert(key.clone());
+        if let Some(observed) = &mut self.observed {
+            observed.was_taken(&key);
+        }
         (Some(key), None)
     }
 
     fn stop_running(&mut self, key: &K) {
         self.running.remove(key);
+        if let Some(observed) = &mut self.observed {
+            observed.ended(key);
+        }
         if self.again.remove(key) {
             self.add(key.clone());
         }

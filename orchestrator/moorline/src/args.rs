@@ -1,6 +1,6 @@
 //! The command line: flags and their defaults, as text and numbers. What they mean is checked where they are used.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -42,14 +42,29 @@ pub enum Command {
     /// Run the reference CSI driver alone, under any Kubernetes; or begin a driver of your own.
     Driver(Box<crate::driver::Args>),
     /// Run all sidecars of one CSI driver in one process, for any Kubernetes.
-    Sidecars(crate::sidecars::Args),
+    Sidecars(Box<crate::sidecars::Args>),
+    /// Run one sidecar with upstream's flags, as a link of its name to this program does: sidecar csi-provisioner --help.
+    Sidecar(Words),
+    /// Run the volume controllers alone, for any Kubernetes, with kube-controller-manager's flags: controllers --help.
+    #[command(disable_help_flag = true)]
+    Controllers(Words),
+}
+
+/// What another program's flags are; they are read by its own table.
+#[derive(Debug, clap::Args)]
+pub struct Words {
+    /// Handed on as they are.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
+    pub words: Vec<OsString>,
 }
 
 impl Command {
     /// The least severe level that is logged when nothing else is asked for.
     pub(crate) fn default_level(&self) -> &'static str {
         match self {
-            Self::Up(_) | Self::Driver(_) | Self::Sidecars(_) => "info",
+            Self::Up(_) | Self::Driver(_) | Self::Sidecars(_) | Self::Sidecar(_) | Self::Controllers(_) => {
+                "info"
+            }
             // These answer on standard output; only what a person must act on belongs beside that.
             Self::Demo(_) => "error",
             Self::Down(_) | Self::Image(_) => "warn",
@@ -101,6 +116,9 @@ pub struct Up {
     /// Run without the node agent: API server, controllers and scheduler only. Needs no root.
     #[arg(long)]
     pub no_kubelet: bool,
+    /// Run without the volume controllers, for `moorline controllers` or others in their place.
+    #[arg(long)]
+    pub no_controllers: bool,
     /// Offer the image `moorline.local/host`: the machine's own root filesystem, read-only below. It shows the machine's
     /// files to pods.
     #[arg(long)]

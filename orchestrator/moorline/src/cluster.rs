@@ -57,6 +57,8 @@ pub struct ClusterConfig {
     pub driver: Option<DriverBackend>,
     /// Whether this machine is a node.
     pub kubelet: bool,
+    /// Whether the volume controllers run in this process.
+    pub controllers: bool,
     /// Whether pods may use the machine's own root as an image.
     pub host_image: bool,
 }
@@ -173,11 +175,13 @@ impl Cluster {
             let sidecars = driver::sidecars(self.config.clone(), self.informers.clone(), stop.clone());
             self.parts.start("the sidecars", sidecars);
         }
-        let controllers = moorline_volume_controllers::Config::default();
-        self.parts.start(
-            "the volume controllers",
-            moorline_volume_controllers::run(controllers, self.informers.clone(), stop.clone()),
-        );
+        if self.config.controllers {
+            let controllers = moorline_volume_controllers::Config::default();
+            self.parts.start(
+                "the volume controllers",
+                moorline_volume_controllers::run(controllers, self.informers.clone(), stop.clone()),
+            );
+        }
         let scheduler = moorline_scheduler::Config::default();
         self.parts.start(
             "the scheduler",

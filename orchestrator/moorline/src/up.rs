@@ -66,6 +66,7 @@ fn config(args: &args::Up) -> anyhow::Result<ClusterConfig> {
         node_name,
         driver: (!args.no_driver).then_some(args.driver_backend),
         kubelet: !args.no_kubelet,
+        controllers: !args.no_controllers,
         host_image: args.host_image,
     })
 }

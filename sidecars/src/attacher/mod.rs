@@ -12,9 +12,9 @@ use kube::Client;
 use moorline_runtime::{Backoff, Cache, Change, Index, Informers, Queue, run_workers};
 use tokio_util::sync::CancellationToken;
 
-use crate::SidecarError;
 use crate::connection::DriverConnection;
 use crate::driver::{Driver, supervise};
+use crate::{DiscoveryError, SidecarError};
 
 /// Settings of one attacher. Names and defaults are those of upstream's flags.
 #[derive(Clone, Debug)]
@@ -57,11 +57,24 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), SidecarError> {
     let connection = DriverConnection::new(&config.csi_address)?;
-    supervise(&connection, config.timeout, &stop, |driver, stop| {
+    run_on(&connection, config, informers, stop).await?;
+    Ok(())
+}
+
+/// The same, over a connection that is there; the address in `config` is not used.
+///
+/// # Errors
+/// Final: the driver refuses discovery.
+pub async fn run_on(
+    connection: &DriverConnection,
+    config: AttacherConfig,
+    informers: Informers,
+    stop: CancellationToken,
+) -> Result<(), DiscoveryError> {
+    supervise(connection, config.timeout, &stop, |driver, stop| {
         serve(config.clone(), driver, informers.clone(), stop)
     })
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Everything that work on attachments needs.
@@ -83,8 +96,9 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let workers = config.worker_threads;
-    let attachment_queue = Queue::new(config.retry_interval);
-    let pv_queue = Queue::new(config.retry_interval);
+    let queues = &driver.connection.metrics().queues;
+    let attachment_queue = Queue::new(config.retry_interval).observed(queues, "csi-attacher-va");
+    let pv_queue = Queue::new(config.retry_interval).observed(queues, "csi-attacher-pv");
     let attachments = informers.cache::<VolumeAttachment>();
     let attacher = Arc::new(Attacher {
         client: informers.client().clone(),

@@ -24,6 +24,8 @@ pub struct ProvisionerConfig {
     pub default_fs_type: Option<String>,
     /// The driver is told the names of claim and PV in its parameters.
     pub extra_create_metadata: bool,
+    /// Whether the driver's topology counts (gate `Topology`).
+    pub topology: bool,
     /// Delayed binding asks for the selected node's segment only.
     pub strict_topology: bool,
     /// Immediate binding asks for all segments of the cluster.
@@ -79,6 +81,7 @@ impl ProvisionerConfig {
             volume_name_uuid_length: None,
             default_fs_type: None,
             extra_create_metadata: false,
+            topology: true,
             strict_topology: false,
             immediate_topology: true,
             controller_publish_readonly: false,

@@ -65,7 +65,11 @@ impl Provisioner {
                 Ok(Outcome::Settled)
             }
             Next::Delete(deletion) => {
-                self.delete_volume(pv, &deletion).await?;
+                let started = tokio::time::Instant::now();
+                let result = self.delete_volume(pv, &deletion).await;
+                let metrics = self.driver.connection.metrics();
+                metrics.deleted(volume::class_name(pv), result.is_ok(), started.elapsed());
+                result?;
                 self.refresh_capacity(volume::class_name(pv));
                 self.delete_pv(pv, &name).await?;
                 Ok(Outcome::Settled)

@@ -33,7 +33,7 @@ pub(crate) use memory::Memory;
 use crate::connection::DriverConnection;
 use crate::discovery::ControllerCapability;
 use crate::driver::{Driver, supervise};
-use crate::{SidecarError, recorder_component};
+use crate::{DiscoveryError, SidecarError, recorder_component};
 use capacity::CapacityProducer;
 use ledger::Ledger;
 use provision::ClaimKey;
@@ -49,12 +49,25 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), SidecarError> {
     let connection = DriverConnection::new(&config.csi_address)?;
+    run_on(&connection, config, informers, stop).await?;
+    Ok(())
+}
+
+/// The same, over a connection that is there; the address in `config` is not used.
+///
+/// # Errors
+/// Final: the driver refuses discovery.
+pub async fn run_on(
+    connection: &DriverConnection,
+    config: ProvisionerConfig,
+    informers: Informers,
+    stop: CancellationToken,
+) -> Result<(), DiscoveryError> {
     let memory = Arc::new(Memory::default());
-    supervise(&connection, config.timeout, &stop, |driver, stop| {
+    supervise(connection, config.timeout, &stop, |driver, stop| {
         serve(config.clone(), driver, informers.clone(), memory.clone(), stop)
     })
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Everything that work on claims and volumes needs.
@@ -81,14 +94,18 @@ pub(crate) struct Provisioner {
 /// Runs the provisioner for a discovered driver until `stop`.
 pub(crate) async fn serve(
     config: ProvisionerConfig,
-    driver: Driver,
+    mut driver: Driver,
     informers: Informers,
     memory: Arc<Memory>,
     stop: CancellationToken,
 ) {
+    if !config.topology {
+        driver.facts.forget_topology();
+    }
     let workers = config.worker_threads;
-    let claim_queue = Queue::new(config.retry_interval);
-    let volume_queue = Queue::new(config.retry_interval);
+    let queues = &driver.connection.metrics().queues;
+    let claim_queue = Queue::new(config.retry_interval).observed(queues, "claims");
+    let volume_queue = Queue::new(config.retry_interval).observed(queues, "volumes");
     let provisioner = Arc::new(Provisioner::new(config, driver, &informers, memory, &stop));
     tokio::select! {
         biased;

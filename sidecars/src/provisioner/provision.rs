@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use moorline_model::{claim, keys};
 use moorline_proto::csi::DeleteVolumeRequest;
 use moorline_runtime::{EventType, Outcome};
@@ -81,6 +81,17 @@ pub(crate) enum ProvisionError {
     Leaving(String),
 }
 
+/// What the volume is made from, as the metrics name it; empty for nothing.
+fn source_kind(plan: &Plan) -> &'static str {
+    use moorline_proto::csi::volume_content_source::Type;
+    let source = plan.request.volume_content_source.as_ref();
+    match source.and_then(|source| source.r#type.as_ref()) {
+        None => "",
+        Some(Type::Snapshot(_)) => "VolumeSnapshot",
+        Some(Type::Volume(_)) => "PersistentVolumeClaim",
+    }
+}
+
 impl Provisioner {
     /// One look at one claim.
     pub(super) async fn reconcile_claim(&self, key: ClaimKey) -> Result<Outcome, ProvisionError> {
@@ -92,7 +103,15 @@ impl Provisioner {
                 self.forget(&key.uid);
                 Ok(Outcome::Settled)
             }
-            Next::Create(plan) => Box::pin(self.create(&key, plan)).await,
+            Next::Create(plan) => {
+                let labels = (plan.class_name.clone(), source_kind(&plan));
+                let started = tokio::time::Instant::now();
+                let result = Box::pin(self.create(&key, plan)).await;
+                let has_succeeded = matches!(result, Ok(Outcome::Settled));
+                let metrics = self.driver.connection.metrics();
+                metrics.provisioned((&labels.0, labels.1), has_succeeded, started.elapsed());
+                result
+            }
             Next::Wait { until } => Ok(Outcome::After(until_then(until))),
             Next::Refuse(refusal) => {
                 if !refusal.is_silent() {
@@ -363,11 +382,42 @@ impl Provisioner {
             json!({"op": "remove", "path": path}),
         ];
         let target = (Some(key.namespace.as_str()), key.name.as_str());
-        let patched: PersistentVolumeClaim = json_patch(&self.client, target, None, operations)
-            .await
-            .map_err(|error| WriteError::new("remove selected node from claim", error))?;
-        self.claims.observe(patched);
+        let written = match json_patch(&self.client, target, None, operations).await {
+            // Upstream's role for the provisioner lets it update claims, and not patch them.
+            Err(error) if code(&error) == Some(403) => self.reschedule_by_update(key, node_name).await,
+            written => written.map(Some),
+        };
+        let written: Option<PersistentVolumeClaim> =
+            written.map_err(|error| WriteError::new("remove selected node from claim", error))?;
+        if let Some(claim) = written {
+            self.claims.observe(claim);
+        }
         Ok(Outcome::Settled)
+    }
+
+    /// The same with a read and an update of what was read. `None`: the claim is another one by now, or the choice has
+    /// changed.
+    async fn reschedule_by_update(
+        &self,
+        key: &ClaimKey,
+        node_name: &str,
+    ) -> Result<Option<PersistentVolumeClaim>, kube::Error> {
+        // As it is on the wire: an update must not lose fields that this program doesn't know.
+        let resource = ApiResource::erase::<PersistentVolumeClaim>(&());
+        let claims: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let Some(mut found) = claims.get_opt(&key.name).await? else {
+            return Ok(None);
+        };
+        let annotations = found.metadata.annotations.get_or_insert_default();
+        if found.metadata.uid.as_deref() != Some(&key.uid)
+            || annotations.get(keys::SELECTED_NODE).map(String::as_str) != Some(node_name)
+        {
+            return Ok(None);
+        }
+        annotations.remove(keys::SELECTED_NODE);
+        let updated = claims.replace(&key.name, &PostParams::default(), &found).await?;
+        // Only the cache takes it, and the watch brings it again.
+        Ok(updated.try_parse().ok())
     }
 
     /// The plan came to nothing, and no volume exists.

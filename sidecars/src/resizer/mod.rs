@@ -16,9 +16,9 @@ use moorline_runtime::{Backoff, Cache, Change, Informers, Queue, Recorder, run_w
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::SidecarError;
 use crate::connection::DriverConnection;
 use crate::driver::{Driver, supervise};
+use crate::{DiscoveryError, SidecarError};
 pub(crate) use claim::can_expand;
 
 /// Settings of one resizer. Names and defaults are those of upstream's flags.
@@ -60,11 +60,24 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), SidecarError> {
     let connection = DriverConnection::new(&config.csi_address)?;
-    supervise(&connection, config.timeout, &stop, |driver, stop| {
+    run_on(&connection, config, informers, stop).await?;
+    Ok(())
+}
+
+/// The same, over a connection that is there; the address in `config` is not used.
+///
+/// # Errors
+/// Final: the driver refuses discovery.
+pub async fn run_on(
+    connection: &DriverConnection,
+    config: ResizerConfig,
+    informers: Informers,
+    stop: CancellationToken,
+) -> Result<(), DiscoveryError> {
+    supervise(connection, config.timeout, &stop, |driver, stop| {
         serve(config.clone(), driver, informers.clone(), stop)
     })
-    .await?;
-    Ok(())
+    .await
 }
 
 /// Key of a claim in the queue.
@@ -97,7 +110,8 @@ pub(crate) async fn serve(
         return;
     }
     let workers = config.workers;
-    let queue = Queue::new(config.retry_interval);
+    let queue_name = format!("{}-pvc", driver.facts.driver_name);
+    let queue = Queue::new(config.retry_interval).observed(&driver.connection.metrics().queues, &queue_name);
     let component = format!("external-resizer {}", driver.facts.driver_name);
     let recorder = Recorder::new(informers.client().clone(), &component, "", stop.clone());
     let resizer = Arc::new(Resizer {

@@ -227,3 +227,34 @@ async fn work_that_is_slow_to_end_is_waited_for_even_without_the_lease() {
     );
     assert_eq!(server.holder(), "a", "not given back by one who may be late");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_leader_has_its_labels_and_may_be_kept_at_the_end() {
+    let server = Server::default();
+    let stop = CancellationToken::new();
+    let labels = BTreeMap::from([("app".to_string(), "csi".to_string())]);
+    let candidate = server.candidate("a").with_labels(labels).keeping_lease();
+    let health = candidate.health();
+    let seen = health.clone();
+    let ended = candidate
+        .run(&stop, |_| async move { assert!(seen.is_leading()) })
+        .await;
+    assert_eq!((ended, server.holder().as_str()), (Ended::Finished, "a"));
+    assert!(!health.is_leading());
+    let lease = server.lease.lock().clone().expect("lease");
+    assert_eq!(lease["metadata"]["labels"], json!({"app": "csi"}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_renews_no_more_is_unhealthy_after_its_lease_and_a_while() {
+    let health = ElectionHealth {
+        lease_duration: Duration::from_secs(15),
+        renewed: Arc::default(),
+    };
+    assert!(health.check().is_ok(), "not leading");
+    *health.renewed.lock() = Some(Instant::now());
+    tokio::time::advance(Duration::from_secs(35)).await;
+    assert!(health.check().is_ok());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(health.check().unwrap_err().contains("36 s ago"));
+}

@@ -147,3 +147,42 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_with_a_name_is_seen_in_the_metrics() {
+    let metrics = crate::metrics::Metrics::new();
+    let all = crate::QueueMetrics::register(&metrics);
+    let queue = Queue::new(Backoff::default()).observed(&all, "claims");
+    let line = |start: &str| {
+        let text = metrics.encode().expect("encodes");
+        let found = text.lines().find(|line| line.starts_with(start));
+        found
+            .unwrap_or_else(|| panic!("no {start} in {text}"))
+            .to_string()
+    };
+    queue.add("a");
+    queue.add("a");
+    queue.add("b");
+    assert_eq!(line("workqueue_depth"), "workqueue_depth{name=\"claims\"} 2");
+    assert_eq!(line("workqueue_adds"), "workqueue_adds_total{name=\"claims\"} 2");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let key = queue.next().await;
+    tokio::time::advance(Duration::from_secs(3)).await;
+    queue.fail(&key, "broken");
+    assert_eq!(line("workqueue_depth"), "workqueue_depth{name=\"claims\"} 1");
+    assert_eq!(
+        line("workqueue_retries"),
+        "workqueue_retries_total{name=\"claims\"} 1"
+    );
+    let sum = |what: &str| line(&format!("workqueue_{what}_duration_seconds_sum"));
+    assert_eq!(
+        sum("queue"),
+        "workqueue_queue_duration_seconds_sum{name=\"claims\"} 2.0"
+    );
+    assert_eq!(
+        sum("work"),
+        "workqueue_work_duration_seconds_sum{name=\"claims\"} 3.0"
+    );
+    drop(queue);
+    assert_eq!(line("workqueue_depth"), "workqueue_depth{name=\"claims\"} 0");
+}

@@ -80,6 +80,7 @@ async fn tell(args: &args::Demo, state: &StateDir, timeline: &mut Timeline) -> a
         node_name: "demo".into(),
         driver: Some(args.driver_backend),
         kubelet: true,
+        controllers: true,
         host_image: true,
     };
     let cluster = Cluster::start(config).await?;

@@ -1,0 +1,279 @@
+//! From flags to the settings of each sidecar. Pure, but for the environment that upstream reads, too.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use moorline_runtime::goflag::Values;
+use moorline_runtime::lease::Timings;
+use moorline_runtime::{Backoff, Throttle};
+use moorline_sidecars::attacher::AttacherConfig;
+use moorline_sidecars::provisioner::ProvisionerConfig;
+use moorline_sidecars::resizer::ResizerConfig;
+
+use super::election::{ElectionConfig, own_namespace};
+
+/// A switch that every sidecar has, and that is on here unless asked for.
+pub(crate) const RELEASE: &str = "ReleaseLeaderElectionOnExit";
+
+/// The throttle that `--kube-api-qps` and `--kube-api-burst` ask for.
+pub(crate) fn throttle(values: &Values) -> Option<Throttle> {
+    Throttle::new(values.float("kube-api-qps"), values.uint("kube-api-burst"))
+}
+
+/// The address of metrics and health.
+///
+/// # Errors
+/// Both the old and the new flag are given.
+pub(crate) fn http_endpoint(values: &Values) -> anyhow::Result<String> {
+    let (new, old) = (values.text("http-endpoint"), values.text("metrics-address"));
+    match (new, old) {
+        ("", old) => Ok(old.to_owned()),
+        (new, "") => Ok(new.to_owned()),
+        _ => bail!("only one of --metrics-address and --http-endpoint can be set"),
+    }
+}
+
+/// The election that the flags ask for, if any; `lock` is the program's own name of it.
+///
+/// # Errors
+/// The times don't fit together.
+pub(crate) fn election(values: &Values, lock: String) -> anyhow::Result<Option<ElectionConfig>> {
+    if !values.flag("leader-election") {
+        return Ok(None);
+    }
+    let timings = timings([
+        values.duration("leader-election-lease-duration"),
+        values.duration("leader-election-renew-deadline"),
+        values.duration("leader-election-retry-period"),
+    ])?;
+    Ok(Some(ElectionConfig {
+        lock,
+        namespace: election_namespace(values),
+        timings,
+        labels: values.labels("leader-election-labels"),
+        releases: values
+            .gates("feature-gates")
+            .get(RELEASE)
+            .copied()
+            .unwrap_or(true),
+    }))
+}
+
+/// Namespace of Lease and ledger.
+pub(crate) fn election_namespace(values: &Values) -> String {
+    values
+        .some_text("leader-election-namespace")
+        .unwrap_or_else(own_namespace)
+}
+
+/// Lease duration, renew deadline and retry period, if they fit together.
+///
+/// # Errors
+/// They don't.
+pub(crate) fn timings(
+    [lease_duration, renew_deadline, retry_period]: [Duration; 3],
+) -> anyhow::Result<Timings> {
+    if lease_duration < Duration::from_secs(1) || lease_duration <= renew_deadline {
+        bail!(
+            "leader election: the lease duration ({lease_duration:?}) must be at least a second, and above the renew deadline ({renew_deadline:?})"
+        );
+    }
+    if retry_period.is_zero() || renew_deadline <= retry_period.mul_f64(1.2) {
+        bail!(
+            "leader election: the renew deadline ({renew_deadline:?}) must be above 1.2 times the retry period ({retry_period:?}), and that above 0"
+        );
+    }
+    Ok(Timings {
+        lease_duration,
+        renew_deadline,
+        retry_period,
+    })
+}
+
+/// Refuses gates that the program doesn't know, and says which known ones change nothing.
+///
+/// # Errors
+/// An unknown gate.
+pub(crate) fn check_gates(values: &Values, known: &[&str], used: &[&str]) -> anyhow::Result<()> {
+    for (gate, value) in values.gates("feature-gates") {
+        if !known.contains(&gate.as_str()) {
+            bail!(
+                "--feature-gates: unknown gate {gate}; there are {}",
+                known.join(", ")
+            );
+        }
+        if !used.contains(&gate.as_str()) {
+            tracing::warn!(gate, value, "The gate has no effect here");
+        }
+    }
+    Ok(())
+}
+
+fn retry_interval(values: &Values) -> anyhow::Result<Backoff> {
+    let (min, max) = (
+        values.duration("retry-interval-start"),
+        values.duration("retry-interval-max"),
+    );
+    if min.is_zero() || max < min {
+        bail!(
+            "--retry-interval-start ({min:?}) must be above 0, and --retry-interval-max ({max:?}) not below it"
+        );
+    }
+    Ok(Backoff { min, max })
+}
+
+fn workers(values: &Values, flag: &str) -> anyhow::Result<usize> {
+    match values.uint(flag) {
+        0 => bail!("--{flag} must be above 0"),
+        workers => Ok(workers),
+    }
+}
+
+/// Settings of the provisioner, without capacity.
+///
+/// # Errors
+/// A value that can't be used.
+pub(crate) fn provisioner(values: &Values) -> anyhow::Result<ProvisionerConfig> {
+    if values.flag("node-deployment") {
+        bail!(
+            "--node-deployment is not there yet: run one provisioner for the driver, with --leader-election"
+        );
+    }
+    let prefix = values.text("volume-name-prefix");
+    if prefix.is_empty() {
+        bail!("--volume-name-prefix must not be empty");
+    }
+    let length = values.int("volume-name-uuid-length");
+    let gates = values.gates("feature-gates");
+    let mut config = ProvisionerConfig::new(values.text("csi-address"));
+    config.timeout = values.duration("timeout");
+    config.worker_threads = workers(values, "worker-threads")?;
+    config.retry_interval = retry_interval(values)?;
+    config.volume_name_prefix = prefix.to_owned();
+    config.volume_name_uuid_length = match length {
+        -1 => None,
+        0.. => Some(usize::try_from(length).context("--volume-name-uuid-length")?),
+        _ => bail!("--volume-name-uuid-length must be -1, or the number of characters to keep"),
+    };
+    config.default_fs_type = values.some_text("default-fstype");
+    config.extra_create_metadata = values.flag("extra-create-metadata");
+    config.topology = gates.get("Topology").copied().unwrap_or(true);
+    config.strict_topology = values.flag("strict-topology");
+    config.immediate_topology = values.flag("immediate-topology");
+    config.controller_publish_readonly = values.flag("controller-publish-readonly");
+    config.ledger_namespace = Some(
+        values
+            .some_text("ledger-namespace")
+            .unwrap_or_else(|| election_namespace(values)),
+    );
+    Ok(config)
+}
+
+/// Settings of the attacher.
+///
+/// # Errors
+/// A value that can't be used.
+pub(crate) fn attacher(values: &Values) -> anyhow::Result<AttacherConfig> {
+    let mut config = AttacherConfig::new(values.text("csi-address"));
+    config.timeout = values.duration("timeout");
+    config.worker_threads = workers(values, "worker-threads")?;
+    config.retry_interval = retry_interval(values)?;
+    config.default_fs_type = values.text("default-fstype").to_owned();
+    Ok(config)
+}
+
+/// Settings of the resizer.
+///
+/// # Errors
+/// A value that can't be used.
+pub(crate) fn resizer(values: &Values) -> anyhow::Result<ResizerConfig> {
+    let mut config = ResizerConfig::new(values.text("csi-address"));
+    config.timeout = values.duration("timeout");
+    config.workers = workers(values, "workers")?;
+    config.retry_interval = retry_interval(values)?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_runtime::goflag;
+
+    use super::super::tables::Program;
+    use super::*;
+
+    fn read(program: Program, words: &[&str]) -> Values {
+        goflag::parse(program.flags(), words.iter().map(|word| (*word).to_owned())).unwrap()
+    }
+
+    #[test]
+    fn defaults_of_the_flags_are_those_of_the_settings() {
+        let (ours, own) = (
+            provisioner(&read(Program::Provisioner, &["--ledger-namespace=ns"])).unwrap(),
+            ProvisionerConfig::new("/run/csi/socket"),
+        );
+        let own = ProvisionerConfig {
+            ledger_namespace: Some("ns".into()),
+            ..own
+        };
+        assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let (ours, own) = (
+            attacher(&read(Program::Attacher, &[])).unwrap(),
+            AttacherConfig::new("/run/csi/socket"),
+        );
+        assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let (ours, own) = (
+            resizer(&read(Program::Resizer, &[])).unwrap(),
+            ResizerConfig::new("/run/csi/socket"),
+        );
+        assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_refused_with_the_reason() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["--node-deployment"], "--node-deployment is not there yet"),
+            (
+                &["--volume-name-prefix="],
+                "--volume-name-prefix must not be empty",
+            ),
+            (&["--volume-name-uuid-length=-2"], "must be -1, or the number"),
+            (&["--worker-threads=0"], "--worker-threads must be above 0"),
+            (&["--retry-interval-max=500ms"], "not below it"),
+        ];
+        for (words, expected) in cases {
+            let error = provisioner(&read(Program::Provisioner, words))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+        let both = read(Program::Attacher, &["--metrics-address=:1", "--http-endpoint=:2"]);
+        assert!(http_endpoint(&both).is_err());
+        let unknown = read(Program::Attacher, &["--feature-gates=Topology=true"]);
+        let error = check_gates(&unknown, Program::Attacher.gates(), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("unknown gate Topology"), "{error}");
+    }
+
+    #[test]
+    fn elections() {
+        let none = election(&read(Program::Attacher, &[]), "lock".into()).unwrap();
+        assert!(none.is_none());
+        let words = [
+            "--leader-election",
+            "--leader-election-namespace=ns",
+            "--leader-election-labels=a:b",
+            "--feature-gates=ReleaseLeaderElectionOnExit=false",
+        ];
+        let config = election(&read(Program::Attacher, &words), "lock".into())
+            .unwrap()
+            .unwrap();
+        assert_eq!((config.namespace.as_str(), config.releases), ("ns", false));
+        assert_eq!(config.timings, Timings::default());
+        let seconds = |numbers: [u64; 3]| timings(numbers.map(Duration::from_secs)).is_ok();
+        assert!(seconds([15, 10, 5]) && seconds([6, 4, 1]));
+        assert!(
+            !seconds([10, 10, 5]) && !seconds([15, 5, 5]) && !seconds([15, 10, 0]) && !seconds([0, 0, 0])
+        );
+    }
+}
