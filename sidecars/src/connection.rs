@@ -86,23 +86,35 @@ impl DriverConnection {
     /// As [`DriverConnection::new`].
     pub fn observed(csi_address: &str, metrics: SidecarMetrics) -> Result<Self, AddressError> {
         let path = parse_address(csi_address)?;
-        let (count, changes) = watch::channel(0_u64);
         let dialled = path.clone();
+        Ok(Self::dialling(path, metrics, move || {
+            UnixStream::connect(dialled.clone())
+        }))
+    }
+
+    /// As [`DriverConnection::observed`], over streams that `dial` makes; `path` is only shown.
+    pub fn dialling<S, F, Fut>(path: impl Into<PathBuf>, metrics: SidecarMetrics, dial: F) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<S>> + Send + 'static,
+    {
+        let (count, changes) = watch::channel(0_u64);
         let connector = tower::service_fn(move |_| {
-            let (path, count) = (dialled.clone(), count.clone());
+            let (dialled, count) = (dial(), count.clone());
             async move {
-                let stream = UnixStream::connect(path).await?;
+                let stream = dialled.await?;
                 count.send_modify(|count| *count += 1);
                 Ok::<_, io::Error>(TokioIo::new(Counted { stream, count }))
             }
         });
         let channel = Endpoint::from_static(AUTHORITY).connect_with_connector_lazy(connector);
-        Ok(Self {
+        Self {
             channel: ObservedChannel::new(channel, metrics.clone()),
             metrics,
-            path,
+            path: path.into(),
             changes,
-        })
+        }
     }
 
     /// Where work on this driver is recorded.
@@ -134,18 +146,18 @@ impl DriverConnection {
 }
 
 /// A stream whose end is noticed, also while nobody is calling.
-struct Counted {
-    stream: UnixStream,
+struct Counted<S> {
+    stream: S,
     count: watch::Sender<u64>,
 }
 
-impl Drop for Counted {
+impl<S> Drop for Counted<S> {
     fn drop(&mut self) {
         self.count.send_modify(|count| *count += 1);
     }
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -155,7 +167,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

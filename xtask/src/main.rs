@@ -5,6 +5,7 @@ mod cargo;
 mod check;
 mod fuzz;
 mod sanity;
+mod sim;
 mod test;
 mod tidy;
 
@@ -32,6 +33,8 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// csi-sanity against the reference driver, in every set-up.
     Sanity(sanity::Args),
+    /// Simulates whole clusters, one for each seed, with faults and kills; see docs/simulation.md.
+    Sim(sim::Args),
     /// Rules of the repository itself: edges between crates, file sizes, module docs, stray markers.
     Tidy,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Sanity(args) => sanity::run(&args),
+        Verb::Sim(args) => sim::run(&args),
         Verb::Tidy => tidy::run(),
     };
     match outcome {

@@ -77,6 +77,19 @@ const EDGES: &[(&str, &[&str])] = &[
             "moorline-store",
         ],
     ),
+    (
+        "moorline-sim",
+        &[
+            "moorline-apiserver",
+            "moorline-model",
+            "moorline-proto",
+            "moorline-runtime",
+            "moorline-scheduler",
+            "moorline-sidecars",
+            "moorline-store",
+            "moorline-volume-controllers",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

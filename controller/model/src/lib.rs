@@ -18,6 +18,7 @@ pub mod access_mode;
 pub mod claim;
 pub mod keys;
 pub mod label_selector;
+pub mod mutant;
 pub mod names;
 pub mod node_affinity;
 pub mod pod;

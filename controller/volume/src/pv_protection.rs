@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::ResourceExt;
 use kube::api::{Api, PatchParams};
 use moorline_model::volume::PvPhase;
-use moorline_model::{keys, volume};
+use moorline_model::{keys, mutant, volume};
 use moorline_runtime::{Backoff, Cache, Change, Informers, Outcome, Queue, run_workers};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ pub fn decide(pv: &PersistentVolume) -> Next {
         (false, false, _) => Next::AddFinalizer,
         // A finalizer can't be added to an object that is being deleted.
         (true, false, _) => Next::Settled,
+        (true, true, true) if mutant::is_on("no-pv-protection") => Next::RemoveFinalizer,
         (true, true, true) => Next::Settled,
         (true, true, false) => Next::RemoveFinalizer,
     }

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, ListParams, PatchParams};
 use kube::{Client, ResourceExt};
-use moorline_model::{keys, pod};
+use moorline_model::{keys, mutant, pod};
 use moorline_runtime::{Backoff, Cache, Change, Index, Informers, Outcome, Queue, run_workers};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,7 @@ pub fn decide(claim: &PersistentVolumeClaim, usage: Usage) -> Next {
         (false, false, _) => Next::AddFinalizer,
         // A finalizer can't be added to an object that is being deleted.
         (true, false, _) => Next::Settled,
+        (true, true, Usage::Used) if mutant::is_on("no-claim-protection") => Next::RemoveFinalizer,
         (true, true, Usage::Used) => Next::Settled,
         (true, true, Usage::NoneSeen) => Next::AskServer,
         (true, true, Usage::None) => Next::RemoveFinalizer,

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, SecretReference};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use moorline_model::access_mode::CombinationError;
 use moorline_model::claim::annotation;
-use moorline_model::keys;
+use moorline_model::{keys, mutant};
 use moorline_proto::csi::{ControllerPublishVolumeRequest, ControllerUnpublishVolumeRequest};
 
 use crate::capability::of_pv;
@@ -135,7 +135,8 @@ fn publish(attachment: &VolumeAttachment, is_held: bool, seen: &Seen<'_>) -> Res
     {
         return Ok(Next::HoldPv);
     }
-    if !is_held || annotation(&attachment.metadata, keys::ATTACHMENT_NODE_ID) != Some(&node_id) {
+    let is_prepared = annotation(&attachment.metadata, keys::ATTACHMENT_NODE_ID) == Some(&node_id);
+    if (!is_held || !is_prepared) && !mutant::is_on("no-attachment-finalizer") {
         return Ok(Next::Prepare { node_id });
     }
     let can_be_read_only = seen.driver.can(ControllerCapability::PublishReadonly);

@@ -1,6 +1,7 @@
 //! What an answer to `CreateVolume`, and to the attempt to save its PV, means. Pure.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
+use moorline_model::mutant;
 use moorline_model::volume;
 use moorline_proto::csi::CreateVolumeResponse;
 use tonic::Status;
@@ -70,6 +71,7 @@ pub(crate) fn after_create(
     };
     let can_reschedule = driver.has_topology() && plan.selected_node.is_some();
     let then = match create_volume(&status) {
+        CreateFailure::Uncertain if mutant::is_on("forget-lost-answers") => Then::Retry,
         CreateFailure::Uncertain => Then::AskAgain,
         CreateFailure::Exhausted if can_reschedule => Then::Reschedule,
         CreateFailure::Exhausted | CreateFailure::Final => Then::Retry,

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use moorline_model::access_mode::{AccessMode, AccessModes, CombinationError};
 use moorline_model::quantity::Amount;
-use moorline_model::{claim, keys, topology as places};
+use moorline_model::{claim, keys, mutant, topology as places};
 use moorline_proto::csi::{CapacityRange, CreateVolumeRequest, CreateVolumeResponse, VolumeCapability};
 
 use super::class_parameters::{self, ClassParameters, ParameterError, SecretUse};
@@ -209,7 +209,8 @@ fn draft(
         metadata: ObjectMeta {
             name: Some(name),
             annotations: Some(annotations),
-            finalizers: Some(vec![keys::PROVISIONER_FINALIZER.to_string()]),
+            finalizers: (!mutant::is_on("no-pv-finalizer"))
+                .then(|| vec![keys::PROVISIONER_FINALIZER.to_string()]),
             ..Default::default()
         },
         spec: Some(PersistentVolumeSpec {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
-use moorline_model::{claim, keys};
+use moorline_model::{claim, keys, mutant};
 use moorline_proto::csi::DeleteVolumeRequest;
 use moorline_runtime::{EventType, Outcome};
 use serde_json::json;
@@ -262,7 +262,12 @@ impl Provisioner {
     ) -> Result<Outcome, ProvisionError> {
         self.refresh_capacity(&plan.class_name);
         match then {
-            Then::AskAgain => self.provisioning_failed(plan, &why),
+            Then::AskAgain => {
+                self.provisioning_failed(plan, &why);
+                if mutant::is_on("no-requeue") {
+                    return Ok(Outcome::Settled);
+                }
+            }
             Then::Retry => {
                 self.drop_plan(&key.uid);
                 self.provisioning_failed(plan, &why);

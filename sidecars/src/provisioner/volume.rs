@@ -10,8 +10,8 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, SecretReference};
 use k8s_openapi::api::storage::v1::StorageClass;
 use moorline_model::claim::annotation;
-use moorline_model::keys;
 use moorline_model::volume::{PvPhase, ReclaimPolicy, claim_ref, phase, reclaim_policy};
+use moorline_model::{keys, mutant};
 
 use super::class_parameters::{ParameterError, SecretUse, secret_for};
 use crate::discovery::{ControllerCapability, DriverFacts};
@@ -72,6 +72,10 @@ pub(crate) fn decide(seen: &Seen<'_>) -> Next {
         .any(|finalizer| finalizer == keys::PROVISIONER_FINALIZER);
     let is_deleting = pv.metadata.deletion_timestamp.is_some();
     match (reclaim_policy(pv), phase(pv), has_finalizer, is_deleting) {
+        (Some(ReclaimPolicy::Retain), PvPhase::Released, _, _) if mutant::is_on("delete-retained") => {
+            delete(pv, seen)
+        }
+        (_, PvPhase::Bound, _, _) if mutant::is_on("no-pv-finalizer") => Next::Settled,
         // The user keeps the volume: nothing of ours may hold the object.
         (Some(ReclaimPolicy::Retain | ReclaimPolicy::Recycle), _, true, _) => Next::RemoveFinalizer,
         (Some(ReclaimPolicy::Retain | ReclaimPolicy::Recycle) | None, _, _, _) => Next::Settled,

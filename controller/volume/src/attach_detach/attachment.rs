@@ -15,6 +15,8 @@
 
 use std::time::Duration;
 
+use moorline_model::mutant;
+
 /// How far the attachment of the volume to the node has come, by its VolumeAttachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
@@ -113,7 +115,9 @@ pub fn decide(seen: &Seen, force_after: Option<Duration>) -> Next {
     }
     match (seen.is_wanted, seen.attachment) {
         (true, Attachment::None) if seen.node.charge == Charge::Nobodys => Next::Settled,
-        (true, Attachment::None) if seen.blocking_nodes.is_empty() => Next::Create,
+        (true, Attachment::None) if seen.blocking_nodes.is_empty() || mutant::is_on("attach-anywhere") => {
+            Next::Create
+        }
         (true, Attachment::None) => Next::AwaitOtherNodes(seen.blocking_nodes.clone()),
         (true, Attachment::Attaching) => Next::AwaitAttacher,
         (true, Attachment::Failed | Attachment::Attached) => Next::Settled,

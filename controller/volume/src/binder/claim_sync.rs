@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use moorline_model::claim::ClaimPhase;
 use moorline_model::volume::PvPhase;
-use moorline_model::{ClaimRequest, claim, keys, volume, volume_match};
+use moorline_model::{ClaimRequest, claim, keys, mutant, volume, volume_match};
 
 use super::step::Step;
 use super::why::Why;
@@ -168,6 +168,12 @@ fn bind(claim: &PersistentVolumeClaim, pv: &PersistentVolume) -> ClaimNext {
     let is_pv_linked = volume::is_linked_to(pv, claim) && volume::claim_uid(pv).is_some();
     let is_claim_linked =
         claim::is_bind_completed(claim) && claim::volume_name(claim) == pv.metadata.name.as_deref();
+    if mutant::is_on("claim-before-pv") && !is_claim_linked {
+        return Do(Step::LinkClaim);
+    }
+    if mutant::is_on("claim-before-pv") && !is_status_bound(claim, pv) {
+        return Do(Step::MarkClaimBound);
+    }
     if !is_pv_linked {
         return Do(Step::LinkPv);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use moorline_model::volume::{PvPhase, ReclaimPolicy};
-use moorline_model::{claim, keys, volume};
+use moorline_model::{claim, keys, mutant, volume};
 
 use super::step::Step;
 use super::why::Why;
@@ -88,6 +88,9 @@ pub fn decide(seen: &VolumeSeen) -> VolumeNext {
         return settle_phase(pv, PvPhase::Available);
     }
     let Some(claim) = &seen.claim else {
+        if mutant::is_on("never-release") {
+            return Settled;
+        }
         return release(pv);
     };
     let is_spare = volume::is_dynamic(pv) && volume::reclaim_policy(pv) == Some(ReclaimPolicy::Delete);
