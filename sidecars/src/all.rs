@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::future::join3;
+use futures::future::join4;
 use moorline_runtime::Informers;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +12,7 @@ use crate::connection::DriverConnection;
 use crate::driver::{Driver, supervise};
 use crate::provisioner::{self, Memory, ProvisionerConfig};
 use crate::resizer::{self, ResizerConfig};
+use crate::snapshotter::{self, SnapshotterConfig};
 use crate::{DiscoveryError, SidecarError, discovery::PluginService};
 
 /// A controller sidecar that can be one of several in a process.
@@ -23,11 +24,18 @@ pub enum Part {
     Attacher,
     /// [`crate::resizer`]
     Resizer,
+    /// [`crate::snapshotter`]
+    Snapshotter,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 3] = [Part::Provisioner, Part::Attacher, Part::Resizer];
+    pub const ALL: [Part; 4] = [
+        Part::Provisioner,
+        Part::Attacher,
+        Part::Resizer,
+        Part::Snapshotter,
+    ];
 
     /// Its name, as `--run` takes it.
     pub fn as_str(self) -> &'static str {
@@ -35,6 +43,7 @@ impl Part {
             Self::Provisioner => "provisioner",
             Self::Attacher => "attacher",
             Self::Resizer => "resizer",
+            Self::Snapshotter => "snapshotter",
         }
     }
 }
@@ -52,6 +61,8 @@ pub struct AllConfig {
     pub attacher: AttacherConfig,
     /// Settings of the resizer.
     pub resizer: ResizerConfig,
+    /// Settings of the snapshotter.
+    pub snapshotter: SnapshotterConfig,
 }
 
 impl AllConfig {
@@ -63,6 +74,7 @@ impl AllConfig {
             provisioner: ProvisionerConfig::new(&*csi_address),
             attacher: AttacherConfig::new(&*csi_address),
             resizer: ResizerConfig::new(&*csi_address),
+            snapshotter: SnapshotterConfig::new(&*csi_address),
             csi_address,
         }
     }
@@ -137,7 +149,18 @@ async fn serve(
             resizer::serve(config.resizer, driver.clone(), informers.clone(), stop.clone()).await;
         }
     };
-    join3(provisioning, attaching, resizing).await;
+    let snapshotting = async {
+        if config.parts.contains(&Part::Snapshotter) {
+            snapshotter::serve(
+                config.snapshotter,
+                driver.clone(),
+                informers.clone(),
+                stop.clone(),
+            )
+            .await;
+        }
+    };
+    join4(provisioning, attaching, resizing, snapshotting).await;
     // A driver for which nothing was to do: wait for another one.
     stop.cancelled().await;
 }

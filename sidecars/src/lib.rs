@@ -1,4 +1,4 @@
-//! The CSI sidecars: provisioner, attacher, resizer, registrar and their kin, as library functions.
+//! The CSI sidecars: provisioner, attacher, resizer, snapshotter, registrar and their kin, as library functions.
 //!
 //! Each module behaves like the upstream program of its name (`design/sidecars.md`). [`all`] runs the controller
 //! sidecars of one driver over one connection. A pure decider and a flat shell in each; start reading at
@@ -22,6 +22,7 @@ pub mod provisioner;
 pub mod resizer;
 pub mod rpc_class;
 mod secrets;
+pub mod snapshotter;
 #[cfg(test)]
 mod testing;
 

@@ -32,6 +32,15 @@ pub enum ExpandFailure {
     Final,
 }
 
+/// What is known after a failed `CreateSnapshot`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotFailure {
+    /// A snapshot may exist or come into being; only asking again can tell.
+    Uncertain,
+    /// No snapshot exists.
+    Final,
+}
+
 /// Whether the call may still be running, or may have been done without us hearing of it.
 fn is_uncertain(status: &Status) -> bool {
     // A status with a source was made by the transport, not by the driver: the answer was lost.
@@ -65,6 +74,16 @@ pub fn expand_volume(status: &Status) -> ExpandFailure {
         Code::FailedPrecondition => ExpandFailure::InUse,
         Code::InvalidArgument | Code::OutOfRange | Code::NotFound => ExpandFailure::Infeasible,
         _ => ExpandFailure::Final,
+    }
+}
+
+/// Classifies a failed `CreateSnapshot`.
+pub fn create_snapshot(status: &Status) -> SnapshotFailure {
+    // Exhausted may be a quota of calls as well as of bytes: upstream doesn't take it for an end.
+    if is_uncertain(status) || status.code() == Code::ResourceExhausted {
+        SnapshotFailure::Uncertain
+    } else {
+        SnapshotFailure::Final
     }
 }
 
@@ -147,10 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn every_code_of_create_snapshot_has_its_class() {
+        use SnapshotFailure::{Final as F, Uncertain as U};
+        let classes = CODES.map(|code| create_snapshot(&Status::new(code, "x")));
+        assert_eq!(classes, [U, F, F, U, F, F, F, U, F, U, F, F, F, U, F, F]);
+    }
+
+    #[test]
     fn a_lost_answer_is_uncertain_whatever_its_code() {
         let lost = Status::from_error(Box::new(std::io::Error::other("broken pipe")));
         assert_eq!(create_volume(&lost), CreateFailure::Uncertain, "{lost:?}");
         assert_eq!(expand_volume(&lost), ExpandFailure::Uncertain);
+        assert_eq!(create_snapshot(&lost), SnapshotFailure::Uncertain);
     }
 
     #[test]

@@ -7,40 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Secret, SecretReference};
 use kube::{Api, Client};
-
-/// A secret reference that can't be resolved.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TemplateError {
-    /// Name without namespace, or the other way round.
-    #[error("parameters {name_key} and {namespace_key} must both be given, or neither")]
-    Incomplete {
-        /// Parameter that holds the name.
-        name_key: String,
-        /// Parameter that holds the namespace.
-        namespace_key: String,
-    },
-    /// Tokens that the template may not contain, or that have no value here.
-    #[error("secret template {template:?} has unknown tokens: {}", .tokens.join(", "))]
-    UnknownTokens {
-        /// The template.
-        template: String,
-        /// The tokens, as written.
-        tokens: Vec<String>,
-    },
-    /// A `${` without `}`.
-    #[error("secret template {0:?} has an unclosed token")]
-    Unclosed(String),
-    /// The result isn't a valid name.
-    #[error("secret template {template:?} gives {found:?}, which is not a valid {what}")]
-    InvalidName {
-        /// The template.
-        template: String,
-        /// What it gave.
-        found: String,
-        /// `name` or `namespace`.
-        what: &'static str,
-    },
-}
+use moorline_model::secret_template;
+pub(crate) use moorline_model::secret_template::{TemplateError, resolve};
 
 /// A Secret that can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +30,7 @@ pub(crate) struct Tokens<'a> {
     pub(crate) claim_annotations: Option<&'a BTreeMap<String, String>>,
 }
 
-impl Tokens<'_> {
+impl secret_template::Tokens for Tokens<'_> {
     fn in_namespace(&self, token: &str) -> Option<String> {
         match token {
             "pv.name" => Some(self.pv_name.to_string()),
@@ -83,87 +51,6 @@ impl Tokens<'_> {
         }
         self.in_namespace(token)
     }
-}
-
-/// Resolves the pair of templates `<key>-name` and `<key>-namespace`. `None` if neither is given.
-pub(crate) fn resolve(
-    name: Option<(&str, &str)>,
-    namespace: Option<(&str, &str)>,
-    keys: (&str, &str),
-    tokens: &Tokens<'_>,
-) -> Result<Option<SecretReference>, TemplateError> {
-    let (name, namespace) = match (name, namespace) {
-        (None, None) => return Ok(None),
-        (Some((_, name)), Some((_, namespace))) if !name.is_empty() && !namespace.is_empty() => {
-            (name, namespace)
-        }
-        _ => {
-            return Err(TemplateError::Incomplete {
-                name_key: keys.0.to_string(),
-                namespace_key: keys.1.to_string(),
-            });
-        }
-    };
-    let resolved_namespace = expand(namespace, |token| tokens.in_namespace(token))?;
-    let resolved_name = expand(name, |token| tokens.in_name(token))?;
-    if !is_label(&resolved_namespace) {
-        return Err(invalid(namespace, resolved_namespace, "namespace"));
-    }
-    if resolved_name.len() > 253 || resolved_name.is_empty() || !resolved_name.split('.').all(is_label_like) {
-        return Err(invalid(name, resolved_name, "name"));
-    }
-    Ok(Some(SecretReference {
-        name: Some(resolved_name),
-        namespace: Some(resolved_namespace),
-    }))
-}
-
-fn invalid(template: &str, found: String, what: &'static str) -> TemplateError {
-    TemplateError::InvalidName {
-        template: template.to_string(),
-        found,
-        what,
-    }
-}
-
-/// Replaces each `${token}`. Only this form is special; a lone `$` stands for itself.
-fn expand(template: &str, value_of: impl Fn(&str) -> Option<String>) -> Result<String, TemplateError> {
-    let mut result = String::new();
-    let mut unknown = Vec::new();
-    let mut rest = template;
-    while let Some(start) = rest.find("${") {
-        result.push_str(&rest[..start]);
-        let after = &rest[start + 2..];
-        let end = after
-            .find('}')
-            .ok_or_else(|| TemplateError::Unclosed(template.to_string()))?;
-        match value_of(&after[..end]) {
-            Some(value) => result.push_str(&value),
-            None => unknown.push(format!("${{{}}}", &after[..end])),
-        }
-        rest = &after[end + 1..];
-    }
-    result.push_str(rest);
-    if unknown.is_empty() {
-        Ok(result)
-    } else {
-        Err(TemplateError::UnknownTokens {
-            template: template.to_string(),
-            tokens: unknown,
-        })
-    }
-}
-
-fn is_label(text: &str) -> bool {
-    text.len() <= 63 && is_label_like(text)
-}
-
-/// The characters of a DNS-1123 label, of any length.
-fn is_label_like(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let bytes = text.as_bytes();
-    let is_edge = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-' && is_inner(*byte));
-    bytes.iter().all(|byte| is_inner(*byte)) && is_edge(bytes.first()) && is_edge(bytes.last())
 }
 
 /// The data of the Secret, read live; empty for no reference.

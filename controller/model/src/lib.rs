@@ -11,6 +11,8 @@
 //! | which volume fits this claim? | [`volume_match`] |
 //! | may this volume be used on that node? | [`node_affinity`], [`topology`] |
 //! | does this label selector match? | [`label_selector`] |
+//! | what are snapshots, and what belongs to which? | [`snapshot`] |
+//! | which Secret does this class parameter name? | [`secret_template`] |
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +25,8 @@ pub mod names;
 pub mod node_affinity;
 pub mod pod;
 pub mod quantity;
+pub mod secret_template;
+pub mod snapshot;
 pub mod topology;
 pub mod volume;
 pub mod volume_match;

@@ -18,6 +18,7 @@ pub mod metrics;
 mod queue;
 mod queue_metrics;
 mod recorder;
+mod served;
 mod throttle;
 mod workers;
 
@@ -29,6 +30,7 @@ pub use lease::LeaderElection;
 pub use queue::Queue;
 pub use queue_metrics::QueueMetrics;
 pub use recorder::{EventType, Recorder};
+pub use served::until_served;
 pub use throttle::Throttle;
 pub use workers::{Outcome, run_workers};
 

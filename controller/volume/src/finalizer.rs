@@ -38,6 +38,38 @@ pub(crate) fn removal(meta: &ObjectMeta, finalizer: &str) -> Option<Value> {
     ]))
 }
 
+/// The operations that append all of `finalizers`, none of which the object carries.
+pub(crate) fn additions(meta: &ObjectMeta, finalizers: &[&str]) -> Value {
+    let held = meta.finalizers.as_deref().unwrap_or_default();
+    let mut operations = vec![json!({"op": "test", "path": "/metadata/uid", "value": meta.uid})];
+    if held.is_empty() {
+        operations
+            .push(json!({"op": "test", "path": "/metadata/resourceVersion", "value": meta.resource_version}));
+        operations.push(json!({"op": "add", "path": "/metadata/finalizers", "value": finalizers}));
+    } else {
+        let appended = finalizers
+            .iter()
+            .map(|name| json!({"op": "add", "path": "/metadata/finalizers/-", "value": name}));
+        operations.extend(appended);
+    }
+    Value::Array(operations)
+}
+
+/// The operations that remove those of `finalizers` that the object carries; `None` if it carries none of them.
+pub(crate) fn removals(meta: &ObjectMeta, finalizers: &[&str]) -> Option<Value> {
+    let held = meta.finalizers.as_deref().unwrap_or_default();
+    let mut operations = vec![json!({"op": "test", "path": "/metadata/uid", "value": meta.uid})];
+    // From the end, so that the places before it stay what they are.
+    for (place, name) in held.iter().enumerate().rev() {
+        if finalizers.contains(&name.as_str()) {
+            let path = format!("/metadata/finalizers/{place}");
+            operations.push(json!({"op": "test", "path": path, "value": name}));
+            operations.push(json!({"op": "remove", "path": path}));
+        }
+    }
+    (operations.len() > 1).then_some(Value::Array(operations))
+}
+
 /// A list of operations as a patch.
 pub(crate) fn json_patch<K: serde::Serialize>(operations: Value) -> Patch<K> {
     Patch::Json(serde_json::from_value(operations).expect("operations are made above, well-formed"))
@@ -66,6 +98,25 @@ mod tests {
         assert_eq!(removal(&meta(&["a", "b"]), "b"), Some(expected));
         assert_eq!(removal(&meta(&["a"]), "b"), None);
         assert_eq!(removal(&ObjectMeta::default(), "b"), None);
+    }
+
+    #[test]
+    fn several_at_once() {
+        let test = |place: u32, name: &str| json!({"op": "test", "path": format!("/metadata/finalizers/{place}"), "value": name});
+        let remove = |place: u32| json!({"op": "remove", "path": format!("/metadata/finalizers/{place}")});
+        let uid = json!({"op": "test", "path": "/metadata/uid", "value": "u"});
+        let expected = json!([uid, test(2, "c"), remove(2), test(0, "a"), remove(0)]);
+        assert_eq!(
+            removals(&meta(&["a", "b", "c"]), &["a", "c", "d"]),
+            Some(expected)
+        );
+        assert_eq!(removals(&meta(&["b"]), &["a"]), None);
+        let append = |name: &str| json!({"op": "add", "path": "/metadata/finalizers/-", "value": name});
+        assert_eq!(
+            additions(&meta(&["z"]), &["a", "b"]),
+            json!([uid, append("a"), append("b")])
+        );
+        assert_eq!(additions(&meta(&[]), &["a", "b"])[2]["value"], json!(["a", "b"]));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | [`pvc_protection`] | a claim stays while a pod uses it |
 //! | [`pv_protection`] | a PV stays while it is Bound |
 //! | [`vac_protection`] | a VolumeAttributesClass stays while something refers to it |
+//! | [`snapshot`] | a VolumeSnapshot and its content name each other; they go in the right order |
 //! | [`ephemeral`] | a generic ephemeral volume of a pod has its claim |
 //!
 //! Each is a pure decider (what to do next about one object, given what is seen) and a thin shell that gathers, asks
@@ -22,6 +23,7 @@ mod key;
 pub mod pv_protection;
 pub mod pvc_protection;
 mod run;
+pub mod snapshot;
 #[cfg(test)]
 mod testing;
 mod told;

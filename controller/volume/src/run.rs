@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{attach_detach, binder, ephemeral, pv_protection, pvc_protection, vac_protection};
+use crate::{attach_detach, binder, ephemeral, pv_protection, pvc_protection, snapshot, vac_protection};
 
 /// One of the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,20 +26,23 @@ pub enum Controller {
     PvProtection,
     /// [`vac_protection`]
     VacProtection,
+    /// [`snapshot`]
+    Snapshot,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Controller; 6] = [
+    pub const ALL: [Controller; 7] = [
         Controller::Binder,
         Controller::AttachDetach,
         Controller::Ephemeral,
         Controller::PvcProtection,
         Controller::PvProtection,
         Controller::VacProtection,
+        Controller::Snapshot,
     ];
 
-    /// Upstream's name (`--controllers` of kube-controller-manager).
+    /// Upstream's name (`--controllers` of kube-controller-manager; the snapshot controller is a program of its own).
     pub fn as_str(self) -> &'static str {
         match self {
             Controller::Binder => "persistentvolume-binder-controller",
@@ -48,6 +51,7 @@ impl Controller {
             Controller::PvcProtection => "persistentvolumeclaim-protection-controller",
             Controller::PvProtection => "persistentvolume-protection-controller",
             Controller::VacProtection => "volumeattributesclass-protection-controller",
+            Controller::Snapshot => "snapshot-controller",
         }
     }
 }
@@ -69,6 +73,8 @@ pub struct Config {
     pub pv_protection: pv_protection::Config,
     /// Settings of attributes class protection.
     pub vac_protection: vac_protection::Config,
+    /// Settings of the snapshot controller.
+    pub snapshot: snapshot::Config,
 }
 
 impl Default for Config {
@@ -81,6 +87,7 @@ impl Default for Config {
             pvc_protection: pvc_protection::Config::default(),
             pv_protection: pv_protection::Config::default(),
             vac_protection: vac_protection::Config::default(),
+            snapshot: snapshot::Config::default(),
         }
     }
 }
@@ -147,6 +154,7 @@ fn start(
             informers,
             stop,
         )),
+        Controller::Snapshot => tasks.spawn(snapshot::run(config.snapshot.clone(), informers, stop)),
         Controller::PvProtection => {
             tasks.spawn(pv_protection::run(config.pv_protection.clone(), informers, stop))
         }

@@ -17,5 +17,6 @@ mod orphans;
 mod readme;
 mod sanity;
 mod scaffold;
+mod snapshots;
 mod story;
 mod volumes;

@@ -119,6 +119,10 @@ pub struct Up {
     /// Run without the volume controllers, for `moorline controllers` or others in their place.
     #[arg(long)]
     pub no_controllers: bool,
+    /// Don't install the snapshot kinds (VolumeSnapshot and its kin) and a snapshot class of the reference driver. Snapshots
+    /// are served all the same once somebody else has installed the kinds.
+    #[arg(long)]
+    pub no_snapshots: bool,
     /// Offer the image `moorline.local/host`: the machine's own root filesystem, read-only below. It shows the machine's
     /// files to pods.
     #[arg(long)]
@@ -208,7 +212,7 @@ mod tests {
         };
         assert_eq!(up.listen.to_string(), "127.0.0.1:6443");
         assert_eq!(up.driver_backend, DriverBackend::Dir);
-        assert!(!up.no_driver && !up.host_image && !up.no_kubelet);
+        assert!(!up.no_driver && !up.host_image && !up.no_kubelet && !up.no_snapshots);
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct ClusterConfig {
     pub controllers: bool,
     /// Whether pods may use the machine's own root as an image.
     pub host_image: bool,
+    /// Whether the snapshot kinds, and the driver's snapshot class, are made.
+    pub snapshots: bool,
 }
 
 /// A running cluster. Dropped without [`Cluster::shutdown`], it ends as with `kill -9`.
@@ -164,6 +166,9 @@ impl Cluster {
 
     async fn start_parts(&self) -> anyhow::Result<()> {
         let stop = &self.parts.stop;
+        if self.config.snapshots {
+            defaults::ensure_snapshot_kinds(self.informers.client()).await?;
+        }
         if let Some(backend) = self.config.driver {
             defaults::ensure(self.informers.client()).await?;
             driver::start(
@@ -173,7 +178,18 @@ impl Cluster {
                 &self.plugins.stop,
             )?;
             let sidecars = driver::sidecars(self.config.clone(), self.informers.clone(), stop.clone());
-            self.parts.start("the sidecars", sidecars);
+            let has_class = self.config.snapshots;
+            let (client, class_stop) = (self.informers.client().clone(), stop.clone());
+            self.parts.start("the sidecars", async move {
+                let class = async {
+                    match has_class {
+                        true => defaults::ensure_snapshot_class(&client, &class_stop).await,
+                        false => Ok(()),
+                    }
+                };
+                let sidecars = async { sidecars.await.map_err(anyhow::Error::from) };
+                futures::future::try_join(sidecars, class).await.map(|_| ())
+            });
         }
         if self.config.controllers {
             let controllers = moorline_volume_controllers::Config::default();

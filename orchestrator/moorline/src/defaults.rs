@@ -1,12 +1,54 @@
-//! Objects that a fresh cluster with the reference driver has: the driver's CSIDriver, and a default StorageClass.
+//! Objects that a fresh cluster has: the snapshot kinds; with the reference driver its CSIDriver, and default classes for
+//! volumes and snapshots.
 
 use anyhow::Context as _;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, Resource, api::PostParams};
+use moorline_model::snapshot::{API_VERSION, VolumeSnapshotClass};
+use moorline_runtime::until_served;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::driver::NAME;
+
+/// The kinds of `snapshot.storage.k8s.io`, in our own words; upstream's definitions may be there instead.
+const SNAPSHOT_KINDS: [&str; 3] = [
+    include_str!("../definitions/volumesnapshotclasses.yaml"),
+    include_str!("../definitions/volumesnapshotcontents.yaml"),
+    include_str!("../definitions/volumesnapshots.yaml"),
+];
+
+/// Makes the snapshot kinds that are missing; those that are there stay as they are.
+pub(crate) async fn ensure_snapshot_kinds(client: &Client) -> anyhow::Result<()> {
+    for text in SNAPSHOT_KINDS {
+        let definition: serde_json::Value =
+            serde_saphyr::from_str(text).context("read a snapshot definition")?;
+        create_if_missing::<CustomResourceDefinition>(client, definition)
+            .await
+            .context("create the snapshot kinds")?;
+    }
+    Ok(())
+}
+
+/// Makes the driver's default VolumeSnapshotClass, once its kind is served.
+pub(crate) async fn ensure_snapshot_class(client: &Client, stop: &CancellationToken) -> anyhow::Result<()> {
+    if !until_served(client, API_VERSION, &["VolumeSnapshotClass"], stop).await {
+        return Ok(());
+    }
+    let class = json!({
+        "metadata": {
+            "name": "moorline-local",
+            "annotations": {"snapshot.storage.kubernetes.io/is-default-class": "true"},
+        },
+        "driver": NAME,
+        "deletionPolicy": "Delete",
+    });
+    create_if_missing::<VolumeSnapshotClass>(client, class)
+        .await
+        .context("create the default VolumeSnapshotClass")
+}
 
 /// Makes what is missing; what is there stays as it is, also when a user changed it.
 pub(crate) async fn ensure(client: &Client) -> anyhow::Result<()> {

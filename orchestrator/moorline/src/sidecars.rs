@@ -2,7 +2,7 @@
 //! watch per kind, one Lease. What the driver can do decides what there is to do.
 //!
 //! ```text
-//!   controller part: provisioner, attacher, resizer ----> API server (only these; behind the Lease, if asked for)
+//!   controller part: provisioner, attacher, resizer, snapshotter ----> API server (only these; behind the Lease, if asked for)
 //!   node part:       node-driver-registrar, livenessprobe ----> sockets of this node alone
 //! ```
 
@@ -133,7 +133,8 @@ fn selected(names: &[String], is_node: bool) -> anyhow::Result<(BTreeSet<Part>, 
             (None, "node-driver-registrar") => node.registrar = true,
             (None, "livenessprobe") => node.livenessprobe = true,
             (None, _) => bail!(
-                "--run: no sidecar {name:?}; there are provisioner, attacher, resizer, node-driver-registrar, livenessprobe"
+                "--run: no sidecar {name:?}; there are provisioner, attacher, resizer, snapshotter, node-driver-registrar, \
+                 livenessprobe"
             ),
         }
     }
@@ -269,13 +270,16 @@ fn config(args: &Args, parts: BTreeSet<Part>) -> anyhow::Result<AllConfig> {
         config.provisioner.timeout = timeout;
         config.attacher.timeout = timeout;
         config.resizer.timeout = timeout;
+        config.snapshotter.timeout = timeout;
     }
     config.provisioner.retry_interval = retry_interval;
     config.attacher.retry_interval = retry_interval;
     config.resizer.retry_interval = retry_interval;
+    config.snapshotter.retry_interval = retry_interval;
     config.provisioner.default_fs_type = Some(args.default_fstype.clone()).filter(|name| !name.is_empty());
     config.attacher.default_fs_type = args.default_fstype.clone();
     config.provisioner.extra_create_metadata = args.extra_create_metadata;
+    config.snapshotter.extra_create_metadata = args.extra_create_metadata;
     config.provisioner.strict_topology = args.strict_topology;
     config.provisioner.ledger_namespace = args.ledger_namespace.clone();
     Ok(config)

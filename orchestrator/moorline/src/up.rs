@@ -68,6 +68,7 @@ fn config(args: &args::Up) -> anyhow::Result<ClusterConfig> {
         kubelet: !args.no_kubelet,
         controllers: !args.no_controllers,
         host_image: args.host_image,
+        snapshots: !args.no_snapshots,
     })
 }
 

@@ -20,7 +20,7 @@ use moorline_model::claim;
 
 use super::config::ProvisionerConfig;
 use super::plan::{Plan, PlanError, plan};
-use super::source::{Source, SourceError, content_source};
+use super::source::{Source, SourceError, content_source, key_of};
 use super::topology::{ClusterSegments, Inputs, SelectedNode, TopologyError, requirement};
 use crate::discovery::{ControllerCapability, DriverFacts, PluginService};
 
@@ -163,6 +163,7 @@ fn make_plan(claim: &PersistentVolumeClaim, class: &StorageClass, seen: &Seen<'_
     let mut plan = plan(claim, class, seen.driver, seen.config)?;
     plan.request.mutable_parameters = mutable_parameters(seen)?;
     plan.request.volume_content_source = content_source(&seen.source, claim, seen.driver)?;
+    plan.source = key_of(claim);
     let is_delayed = claim::is_delayed(class);
     if is_delayed {
         plan.selected_node = claim::selected_node(claim).map(str::to_string);

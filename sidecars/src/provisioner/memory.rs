@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::claim::Slow;
 use super::plan::Plan;
+use super::source::SourceKey;
 
 /// Shared by the claim side and the deletion side of one provisioner; survives re-discovery of the driver.
 #[derive(Debug, Default)]
@@ -21,6 +22,12 @@ impl Memory {
     /// The plan whose call had an unknown end, by claim UID.
     pub(crate) fn in_progress(&self, uid: &str) -> Option<Arc<Plan>> {
         self.in_progress.lock().get(uid).cloned()
+    }
+
+    /// Whether a call whose end is unknown fills a volume from that source.
+    pub(crate) fn is_source(&self, source: &SourceKey) -> bool {
+        let plans = self.in_progress.lock();
+        plans.values().any(|plan| plan.source.as_ref() == Some(source))
     }
 
     pub(crate) fn keep(&self, uid: &str, plan: Arc<Plan>) {

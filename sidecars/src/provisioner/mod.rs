@@ -16,6 +16,7 @@ mod plan;
 mod provision;
 mod segments;
 mod source;
+mod source_protection;
 mod topology;
 mod volume;
 
@@ -38,6 +39,7 @@ use capacity::CapacityProducer;
 use ledger::Ledger;
 use provision::ClaimKey;
 use segments::NodeTopology;
+use source::SourceKey;
 
 /// Runs the provisioner for one driver until `stop`, with a connection of its own.
 ///
@@ -64,9 +66,9 @@ pub async fn run_on(
     stop: CancellationToken,
 ) -> Result<(), DiscoveryError> {
     let memory = Arc::new(Memory::default());
-    supervise(connection, config.timeout, &stop, |driver, stop| {
+    Box::pin(supervise(connection, config.timeout, &stop, |driver, stop| {
         serve(config.clone(), driver, informers.clone(), memory.clone(), stop)
-    })
+    }))
     .await
 }
 
@@ -89,6 +91,10 @@ pub(crate) struct Provisioner {
     recorder: Recorder,
     memory: Arc<Memory>,
     ledger: Ledger,
+    /// Claims by what their volumes are filled from.
+    by_source: Index<SourceKey, PersistentVolumeClaim>,
+    /// Sources that may not be needed any more.
+    sources: Queue<SourceKey>,
 }
 
 /// Runs the provisioner for a discovered driver until `stop`.
@@ -117,6 +123,17 @@ pub(crate) async fn serve(
     }
     provisioner.feed_claims(&claim_queue, &stop);
     provisioner.feed_volumes(&volume_queue, &stop);
+    provisioner.feed_sources(&claim_queue, &stop);
+    let on_snapshots =
+        provisioner
+            .clone()
+            .follow_snapshots(claim_queue.clone(), informers.clone(), stop.clone());
+    let on_sources = provisioner.clone();
+    let sources = run_workers(provisioner.sources.clone(), 1, stop.clone(), move |key| {
+        let provisioner = on_sources.clone();
+        async move { provisioner.reconcile_source(key).await }
+    });
+    let protecting = futures::future::join(on_snapshots, sources);
     let waking = provisioner
         .clone()
         .wake_on_topology(claim_queue.clone(), stop.clone());
@@ -137,7 +154,7 @@ pub(crate) async fn serve(
     };
     let closed = CancellationToken::new();
     let working = async {
-        futures::future::join4(claims, volumes, telling, waking).await;
+        futures::future::join5(claims, volumes, telling, waking, protecting).await;
         // Only now: work that is still running may wait for a write.
         closed.cancel();
     };
@@ -185,6 +202,10 @@ impl Provisioner {
             ),
             client,
             identity: identity(&driver_name),
+            sources: Queue::new(config.retry_interval),
+            by_source: Index::new_until(&informers.cache(), stop.clone(), |claim| {
+                source::key_of(claim).into_iter().collect()
+            }),
             claims: informers.cache(),
             pvs: informers.cache(),
             classes: informers.cache(),

@@ -19,6 +19,7 @@ use moorline_proto::csi::{CapacityRange, CreateVolumeRequest, CreateVolumeRespon
 
 use super::class_parameters::{self, ClassParameters, ParameterError, SecretUse};
 use super::config::ProvisionerConfig;
+use super::source::SourceKey;
 use super::topology::Segment;
 use crate::capability::{Usage, of_modes};
 use crate::discovery::{ControllerCapability, DriverFacts};
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     /// Set with delayed binding.
     pub(crate) selected_node: Option<String>,
     pub(crate) claim: ObjectReference,
+    /// What the volume is filled from: it stays until the call has ended.
+    pub(crate) source: Option<SourceKey>,
     pub(crate) class_name: String,
     pub(crate) class_uid: String,
     /// The PV but for what the driver answers.
@@ -116,6 +119,7 @@ pub(crate) fn plan(
         requested_bytes: requested.ceil(),
         selected_node: None,
         claim: reference,
+        source: None,
         class_name: class.metadata.name.clone().unwrap_or_default(),
         class_uid: class.metadata.uid.clone().unwrap_or_default(),
         draft,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use moorline_model::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use moorline_model::{claim, keys, mutant};
 use moorline_proto::csi::DeleteVolumeRequest;
 use moorline_runtime::{EventType, Outcome};
@@ -17,8 +18,8 @@ use super::claim::{Attributes, Next, Refusal, Seen, Slow, decide};
 use super::ledger::LedgerError;
 use super::outcome::{AfterCreate, Existing, Then, after_create, compare};
 use super::plan::Plan;
-use super::source::{self, Named, Source};
-use crate::api::{WriteError, code, json_patch};
+use super::source::{self, Named, Source, SourceKey, SourceKind};
+use crate::api::{WriteError, code, get, json_patch};
 use crate::connection::call;
 use crate::rpc_class::describe;
 use crate::secrets;
@@ -77,6 +78,8 @@ pub(crate) enum ProvisionError {
     Ledger(#[from] LedgerError),
     #[error("volume {0} is of no use: another one has its persistent volume; deleting it: {1}")]
     Stray(String, String),
+    #[error("source {kind:?} {name} can't be protected: it is gone", kind = .0.kind, name = .0.name)]
+    SourceGone(SourceKey),
     #[error("persistent volume {0} of a former volume still exists")]
     Leaving(String),
 }
@@ -143,12 +146,21 @@ impl Provisioner {
         let named_attributes = claim.map(claim::attributes_class_name).unwrap_or_default();
         let attributes = self.read_attributes_class(named_attributes).await;
         let (source_claim, source_pv) = self.clone_source(claim);
+        let restored = self.read_snapshot(claim).await;
         let source = match claim.map_or(Named::None, source::named) {
             Named::None => Source::None,
             Named::Claim(name) => Source::Claim {
                 name,
                 claim: source_claim.as_deref(),
                 pv: source_pv.as_deref(),
+            },
+            Named::Snapshot(name) => match &restored {
+                Ok((snapshot, content)) => Source::Snapshot {
+                    name,
+                    snapshot: snapshot.as_ref(),
+                    content: content.as_ref(),
+                },
+                Err(error) => Source::Unreadable(format!("VolumeSnapshot {name}: {error}")),
             },
             Named::Unsupported(what) => Source::Unsupported(what),
             Named::ForPopulator => Source::ForPopulator,
@@ -188,6 +200,32 @@ impl Provisioner {
         }
     }
 
+    /// Read live: a claim asks once, and the kinds need not exist.
+    async fn read_snapshot(
+        &self,
+        claim: Option<&PersistentVolumeClaim>,
+    ) -> Result<(Option<VolumeSnapshot>, Option<VolumeSnapshotContent>), kube::Error> {
+        // Nothing is read for claims that are done, nor for those whose plan is made.
+        let open = claim.filter(|claim| {
+            let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+            claim::volume_name(claim).is_none() && self.memory.in_progress(uid).is_none()
+        });
+        let Some(SourceKey {
+            kind: SourceKind::Snapshot,
+            namespace,
+            name,
+        }) = open.and_then(source::key_of)
+        else {
+            return Ok((None, None));
+        };
+        let snapshot: Option<VolumeSnapshot> = get(&self.client, (Some(&namespace), &name)).await?;
+        let Some(content_name) = snapshot.as_ref().and_then(VolumeSnapshot::bound_content) else {
+            return Ok((snapshot, None));
+        };
+        let content = get(&self.client, (None, content_name)).await?;
+        Ok((snapshot, content))
+    }
+
     fn clone_source(
         &self,
         claim: Option<&PersistentVolumeClaim>,
@@ -212,8 +250,22 @@ impl Provisioner {
                 return Err(error.into());
             }
         };
+        let is_new = self.memory.in_progress(&key.uid).is_none();
+        if is_new && let Some(source) = &plan.source {
+            // Kept first: whoever looks whether the source is still needed must see it.
+            self.memory.keep(&key.uid, plan.clone());
+            if let Err(error) = self.protect_source(source).await {
+                self.memory.drop_plan(&key.uid);
+                self.provisioning_failed(&plan, &error.to_string());
+                return Err(error);
+            }
+        }
         // From here on a volume may exist, also if this process dies: kept until a final answer is in.
         if let Err(error) = self.ledger.record(&plan).await {
+            if is_new {
+                self.memory.drop_plan(&key.uid);
+                self.release_source(&plan);
+            }
             self.provisioning_failed(&plan, &error.to_string());
             return Err(error.into());
         }
@@ -430,6 +482,7 @@ impl Provisioner {
         if let Some(plan) = self.memory.in_progress(uid) {
             self.memory.drop_plan(uid);
             self.ledger.done(plan.volume_name());
+            self.release_source(&plan);
         }
     }
 

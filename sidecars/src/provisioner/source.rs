@@ -1,12 +1,15 @@
-//! Where a new volume's content comes from: nothing, or another claim's volume (a clone). Pure.
+//! Where a new volume's content comes from: nothing, another claim's volume (a clone) or a snapshot (a restore). Pure.
 //!
-//! Snapshots are not served yet. Any other kind is left to an external populator.
+//! Sources in other namespaces are not served. Any other kind is left to an external populator.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use moorline_model::claim::annotation;
 use moorline_model::quantity::Amount;
-use moorline_model::{claim, volume};
+use moorline_model::snapshot::{self, VolumeSnapshot, VolumeSnapshotContent};
+use moorline_model::{claim, keys, volume};
 use moorline_proto::csi::VolumeContentSource;
-use moorline_proto::csi::volume_content_source::{Type, VolumeSource};
+use moorline_proto::csi::volume_content_source::{SnapshotSource, Type, VolumeSource};
+use serde::{Deserialize, Serialize};
 
 use crate::discovery::{ControllerCapability, DriverFacts};
 
@@ -20,7 +23,15 @@ pub(crate) enum Source<'a> {
         claim: Option<&'a PersistentVolumeClaim>,
         pv: Option<&'a PersistentVolume>,
     },
-    /// A snapshot, or a claim in another namespace.
+    /// A snapshot of the same namespace, and the content that it names.
+    Snapshot {
+        name: String,
+        snapshot: Option<&'a VolumeSnapshot>,
+        content: Option<&'a VolumeSnapshotContent>,
+    },
+    /// The API server couldn't be asked for it.
+    Unreadable(String),
+    /// Something in another namespace.
     Unsupported(String),
     ForPopulator,
 }
@@ -30,10 +41,48 @@ pub(crate) enum Source<'a> {
 pub(crate) enum SourceError {
     #[error("data source {0} is not supported by this provisioner")]
     Unsupported(String),
+    #[error("data source can't be read: {0}")]
+    Unreadable(String),
     #[error("CSI driver can't clone volumes: it lacks CLONE_VOLUME")]
     CannotClone,
+    #[error("CSI driver can't restore snapshots: it lacks CREATE_DELETE_SNAPSHOT")]
+    CannotRestore,
     #[error("source claim {name:?} can't be cloned: {why}")]
     NotUsable { name: String, why: &'static str },
+    #[error("snapshot {name:?} can't be restored: {why}")]
+    NotRestorable { name: String, why: &'static str },
+}
+
+/// What a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum SourceKind {
+    #[serde(rename = "PersistentVolumeClaim")]
+    Claim,
+    #[serde(rename = "VolumeSnapshot")]
+    Snapshot,
+}
+
+/// An object that volumes are filled from, and that stays while they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct SourceKey {
+    pub(crate) kind: SourceKind,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+/// The object that the claim's volume is filled from, if it is one that this provisioner serves.
+pub(crate) fn key_of(claim: &PersistentVolumeClaim) -> Option<SourceKey> {
+    let (kind, name) = match named(claim) {
+        Named::Claim(name) => (SourceKind::Claim, name),
+        Named::Snapshot(name) => (SourceKind::Snapshot, name),
+        Named::None | Named::Unsupported(_) | Named::ForPopulator => return None,
+    };
+    let namespace = claim.metadata.namespace.clone().unwrap_or_default();
+    Some(SourceKey {
+        kind,
+        namespace,
+        name,
+    })
 }
 
 /// What kind of source the claim names; the name is returned with it.
@@ -42,25 +91,29 @@ pub(crate) fn named(claim: &PersistentVolumeClaim) -> Named {
         return Named::None;
     };
     let (group, kind, name, namespace) = match (&spec.data_source, &spec.data_source_ref) {
-        (Some(source), _) => (
-            source.api_group.clone(),
-            source.kind.clone(),
-            source.name.clone(),
-            None,
-        ),
-        (None, Some(source)) => (
+        // The API server keeps both alike, but only the second one can name a namespace.
+        (_, Some(source)) => (
             source.api_group.clone(),
             source.kind.clone(),
             source.name.clone(),
             source.namespace.clone(),
         ),
+        (Some(source), None) => (
+            source.api_group.clone(),
+            source.kind.clone(),
+            source.name.clone(),
+            None,
+        ),
         (None, None) => return Named::None,
     };
-    let is_elsewhere = namespace.is_some_and(|namespace| Some(namespace) != claim.metadata.namespace);
+    let is_elsewhere = namespace
+        .filter(|namespace| !namespace.is_empty())
+        .is_some_and(|namespace| Some(namespace) != claim.metadata.namespace);
+    let elsewhere = || Named::Unsupported(format!("{kind} {name} in another namespace"));
     match (group.as_deref().unwrap_or_default(), kind.as_str()) {
         ("", "PersistentVolumeClaim") if !is_elsewhere => Named::Claim(name),
-        ("", "PersistentVolumeClaim") => Named::Unsupported(format!("{kind} {name} in another namespace")),
-        ("snapshot.storage.k8s.io", "VolumeSnapshot") => Named::Unsupported(format!("{kind} {name}")),
+        (snapshot::GROUP, "VolumeSnapshot") if !is_elsewhere => Named::Snapshot(name),
+        ("", "PersistentVolumeClaim") | (snapshot::GROUP, "VolumeSnapshot") => elsewhere(),
         _ => Named::ForPopulator,
     }
 }
@@ -70,6 +123,7 @@ pub(crate) fn named(claim: &PersistentVolumeClaim) -> Named {
 pub(crate) enum Named {
     None,
     Claim(String),
+    Snapshot(String),
     Unsupported(String),
     ForPopulator,
 }
@@ -83,6 +137,25 @@ pub(crate) fn content_source(
     match source {
         Source::None | Source::ForPopulator => Ok(None),
         Source::Unsupported(what) => Err(SourceError::Unsupported(what.clone())),
+        Source::Unreadable(why) => Err(SourceError::Unreadable(why.clone())),
+        Source::Snapshot { .. } if !driver.can(ControllerCapability::CreateDeleteSnapshot) => {
+            Err(SourceError::CannotRestore)
+        }
+        Source::Snapshot {
+            name,
+            snapshot,
+            content,
+        } => {
+            let not_restorable = |why| SourceError::NotRestorable {
+                name: name.clone(),
+                why,
+            };
+            let snapshot_id =
+                restore_handle(*snapshot, *content, target, &driver.driver_name).map_err(not_restorable)?;
+            Ok(Some(VolumeContentSource {
+                r#type: Some(Type::Snapshot(SnapshotSource { snapshot_id })),
+            }))
+        }
         Source::Claim { .. } if !driver.can(ControllerCapability::CloneVolume) => {
             Err(SourceError::CannotClone)
         }
@@ -135,4 +208,62 @@ fn clone_handle(
         return Err("its volume is not bound to it");
     }
     Ok(csi.volume_handle.clone())
+}
+
+fn restore_handle(
+    snapshot: Option<&VolumeSnapshot>,
+    content: Option<&VolumeSnapshotContent>,
+    target: &PersistentVolumeClaim,
+    driver_name: &str,
+) -> Result<String, &'static str> {
+    let snapshot = snapshot.ok_or("it doesn't exist")?;
+    let protection = keys::SNAPSHOT_SOURCE_PROTECTION_BY_PROVISIONER;
+    let is_protected = snapshot
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|held| held == protection);
+    // A restore that has begun goes on: our finalizer keeps the snapshot until then.
+    if snapshot.metadata.deletion_timestamp.is_some() && !is_protected {
+        return Err("it is being deleted");
+    }
+    snapshot
+        .bound_content()
+        .ok_or("it is not bound to a content yet")?;
+    let content = content.ok_or("its content doesn't exist")?;
+    if !content.points_to(snapshot) {
+        return Err("its content is not bound to it");
+    }
+    if content.spec.driver != driver_name {
+        return Err("it belongs to another driver");
+    }
+    if !snapshot.is_ready() {
+        return Err("it is not ready to use yet");
+    }
+    let handle = content.handle().ok_or("its content has no handle")?;
+    let restore_size = snapshot
+        .status
+        .as_ref()
+        .and_then(|status| status.restore_size.as_ref());
+    if let Some(size) = restore_size {
+        let size = Amount::try_from(size).map_err(|_| "its restore size is not a quantity")?;
+        let requested = claim::requested_storage(target).unwrap_or(Amount::ZERO);
+        if requested < size {
+            return Err("it needs more storage than the new claim requests");
+        }
+    }
+    let is_block = content
+        .spec
+        .source_volume_mode
+        .as_ref()
+        .map(|mode| mode == "Block");
+    let may_change = annotation(&content.metadata, keys::ALLOW_VOLUME_MODE_CHANGE)
+        .is_some_and(|value| matches!(value, "true" | "True" | "TRUE" | "t" | "T" | "1"));
+    if is_block.is_some_and(|is_block| is_block != claim::is_block(target)) && !may_change {
+        return Err(
+            "its volume mode differs, and its content lacks the annotation snapshot.storage.kubernetes.io/allow-volume-mode-change",
+        );
+    }
+    Ok(handle.to_string())
 }

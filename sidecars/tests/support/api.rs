@@ -199,6 +199,9 @@ impl Api {
 
     async fn answer(&self, request: Request<kube::client::Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
+        if parts.uri.path() == "/apis/snapshot.storage.k8s.io/v1" {
+            return respond(200, &snapshot_kinds());
+        }
         let body = body.collect().await.expect("request body").to_bytes();
         let target = parse(parts.uri.path());
         let query = parts.uri.query().unwrap_or_default().to_string();
@@ -355,6 +358,21 @@ impl Api {
             .body(StreamBody::new(frames).boxed_unsync())
             .expect("response")
     }
+}
+
+/// Discovery of the snapshot kinds, which are always there.
+fn snapshot_kinds() -> Value {
+    let kinds = [
+        ("volumesnapshots", "VolumeSnapshot"),
+        ("volumesnapshotcontents", "VolumeSnapshotContent"),
+        ("volumesnapshotclasses", "VolumeSnapshotClass"),
+    ];
+    let resources: Vec<Value> = kinds
+        .iter()
+        .map(|(name, kind)| json!({"name": name, "singularName": "", "namespaced": false, "kind": kind, "verbs": []}))
+        .collect();
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "snapshot.storage.k8s.io/v1",
+        "resources": resources})
 }
 
 fn parse(path: &str) -> Target {

@@ -37,9 +37,21 @@ pub struct Made {
     pub bytes: i64,
 }
 
+/// A snapshot, by its name.
+#[derive(Clone, Debug, Default)]
+pub struct Cut {
+    pub id: String,
+    pub volume_id: String,
+    /// How often it was asked for.
+    pub asked: u32,
+}
+
 #[derive(Default)]
 struct State {
     volumes: BTreeMap<String, Made>,
+    snapshots: BTreeMap<String, Cut>,
+    /// Calls of `CreateSnapshot` after which a snapshot is ready.
+    ready_after: u32,
     published: BTreeMap<(String, String), u32>,
     script: HashMap<&'static str, VecDeque<Step>>,
     log: Vec<String>,
@@ -149,6 +161,25 @@ impl Driver {
         self.state.lock().volumes.clone()
     }
 
+    /// Snapshots that exist, by name.
+    pub fn snapshots(&self) -> BTreeMap<String, Cut> {
+        self.state.lock().snapshots.clone()
+    }
+
+    /// A snapshot that exists from the start; its id is its name.
+    pub fn cut(&self, name: &str) {
+        let cut = Cut {
+            id: name.to_string(),
+            ..Default::default()
+        };
+        self.state.lock().snapshots.insert(name.to_string(), cut);
+    }
+
+    /// How often a snapshot has to be asked for after the first time until it is ready.
+    pub fn set_ready_after(&self, calls: u32) {
+        self.state.lock().ready_after = calls;
+    }
+
     /// Volume and node ids of what is published.
     pub fn published(&self) -> Vec<(String, String)> {
         self.state.lock().published.keys().cloned().collect()
@@ -180,7 +211,10 @@ impl Driver {
     ) -> Result<Response<T>, Status> {
         let action = self
             .crash
-            .begin(matches!(rpc, "CreateVolume" | "DeleteVolume"))
+            .begin(matches!(
+                rpc,
+                "CreateVolume" | "DeleteVolume" | "CreateSnapshot" | "DeleteSnapshot"
+            ))
             .await;
         let (step, result) = {
             let mut state = self.state.lock();
@@ -239,6 +273,16 @@ impl Identity for Driver {
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         self.follow("Probe", "", |_| Ok(ProbeResponse { ready: Some(true) }))
             .await
+    }
+}
+
+fn snapshot_of(cut: &Cut, ready_to_use: bool) -> Snapshot {
+    Snapshot {
+        snapshot_id: cut.id.clone(),
+        source_volume_id: cut.volume_id.clone(),
+        size_bytes: 1 << 30,
+        ready_to_use,
+        ..Default::default()
     }
 }
 
@@ -396,12 +440,63 @@ impl Controller for Driver {
         .await
     }
 
+    async fn create_snapshot(
+        &self,
+        request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        let name = request.name.clone();
+        self.follow("CreateSnapshot", &name, |state| {
+            let (id, ready_after) = (format!("snap-{}", state.snapshots.len() + 1), state.ready_after);
+            let cut = state.snapshots.entry(name.clone()).or_insert_with(|| Cut {
+                id,
+                volume_id: request.source_volume_id.clone(),
+                asked: 0,
+            });
+            cut.asked += 1;
+            let snapshot = snapshot_of(cut, cut.asked > ready_after);
+            Ok(CreateSnapshotResponse {
+                snapshot: Some(snapshot),
+            })
+        })
+        .await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
+        let id = request.into_inner().snapshot_id;
+        self.follow("DeleteSnapshot", &id, |state| {
+            state.snapshots.retain(|_, cut| cut.id != id);
+            Ok(DeleteSnapshotResponse {})
+        })
+        .await
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        let id = request.into_inner().snapshot_id;
+        self.follow("ListSnapshots", &id, |state| {
+            let found = state.snapshots.values().filter(|cut| cut.id == id);
+            let entries = found
+                .map(|cut| list_snapshots_response::Entry {
+                    snapshot: Some(snapshot_of(cut, true)),
+                })
+                .collect();
+            Ok(ListSnapshotsResponse {
+                entries,
+                ..Default::default()
+            })
+        })
+        .await
+    }
+
     not_served! {
         validate_volume_capabilities: ValidateVolumeCapabilitiesRequest => ValidateVolumeCapabilitiesResponse,
         list_volumes: ListVolumesRequest => ListVolumesResponse,
-        create_snapshot: CreateSnapshotRequest => CreateSnapshotResponse,
-        delete_snapshot: DeleteSnapshotRequest => DeleteSnapshotResponse,
-        list_snapshots: ListSnapshotsRequest => ListSnapshotsResponse,
         get_snapshot: GetSnapshotRequest => GetSnapshotResponse,
         controller_get_volume: ControllerGetVolumeRequest => ControllerGetVolumeResponse,
         controller_modify_volume: ControllerModifyVolumeRequest => ControllerModifyVolumeResponse,

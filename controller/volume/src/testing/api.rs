@@ -37,6 +37,13 @@ struct State {
     log: Vec<Logged>,
     writes: Vec<String>,
     reads: Vec<String>,
+    /// Clients made so far; each stands for a process.
+    processes: u64,
+    /// Processes up to this one are dead: none of their requests is answered any more.
+    dead: u64,
+    /// The write that is the last of its process, counted from 1, and whether it is still done.
+    death: Option<(usize, bool)>,
+    begun: usize,
 }
 
 /// The server. Clones share the objects.
@@ -95,11 +102,52 @@ impl TestApi {
 
     pub(crate) fn client(&self) -> Client {
         let api = self.clone();
+        let process = {
+            let mut state = self.state.lock();
+            state.processes += 1;
+            state.processes
+        };
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(api.serve(request).await) }
+            async move { Ok::<_, Infallible>(api.serve(process, request).await) }
         });
         Client::new(service, "default")
+    }
+
+    /// The process of the last client dies at its `number`th write from now on: before it, or after it is done.
+    pub(crate) fn die_at(&self, number: usize, is_done: bool) {
+        let mut state = self.state.lock();
+        state.death = Some((number, is_done));
+        state.begun = 0;
+    }
+
+    /// Whether the process of the last client has died.
+    pub(crate) fn is_dead(&self) -> bool {
+        let state = self.state.lock();
+        state.dead >= state.processes
+    }
+
+    /// No further process dies.
+    pub(crate) fn live(&self) {
+        self.state.lock().death = None;
+    }
+
+    /// A write of a process begins, or has been done; never returns if that is its death.
+    async fn at_write(&self, process: u64, is_done: bool) {
+        let is_dead = {
+            let mut state = self.state.lock();
+            if !is_done {
+                state.begun += 1;
+            }
+            if state.death == Some((state.begun, is_done)) {
+                state.dead = process;
+            }
+            state.dead >= process
+        };
+        if is_dead {
+            self.announce();
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Puts an object there as a user would, whatever was there; `resource` is its plural.
@@ -190,8 +238,14 @@ impl TestApi {
         self.version.send_replace(version);
     }
 
-    async fn serve(&self, request: Request<Body>) -> Answer {
+    async fn serve(&self, process: u64, request: Request<Body>) -> Answer {
         let (parts, body) = request.into_parts();
+        if self.state.lock().dead >= process {
+            std::future::pending::<()>().await;
+        }
+        if parts.uri.path() == "/apis/snapshot.storage.k8s.io/v1" {
+            return respond(&snapshot_kinds());
+        }
         let place = Place::parse(parts.uri.path());
         let query = parts.uri.query().unwrap_or_default();
         let body = body.collect_bytes().await.unwrap();
@@ -200,6 +254,10 @@ impl TestApi {
             .get("content-type")
             .and_then(|value| value.to_str().ok());
         let is_json_patch = content_type == Some("application/json-patch+json");
+        let is_write = parts.method != Method::GET && place.resource != "events";
+        if is_write {
+            self.at_write(process, false).await;
+        }
         let answer = match parts.method {
             Method::GET if query.contains("watch=true") => return self.watch(&place, query),
             Method::GET => self.state.lock().read(&place),
@@ -215,6 +273,9 @@ impl TestApi {
             other => panic!("unexpected {other} {}", parts.uri),
         };
         self.announce();
+        if is_write {
+            self.at_write(process, true).await;
+        }
         let (code, object) = match answer {
             Ok(object) => (200, object),
             Err((code, reason)) => (code, status(code, reason)),
@@ -304,8 +365,35 @@ fn kind_of(resource: &str) -> &'static str {
         "csidrivers" => "CSIDriver",
         "volumeattributesclasses" => "VolumeAttributesClass",
         "events" => "Event",
+        "volumesnapshots" => "VolumeSnapshot",
+        "volumesnapshotcontents" => "VolumeSnapshotContent",
+        "volumesnapshotclasses" => "VolumeSnapshotClass",
         other => panic!("unknown resource {other}"),
     }
+}
+
+/// Discovery of the snapshot kinds.
+fn snapshot_kinds() -> Value {
+    let plurals = [
+        "volumesnapshots",
+        "volumesnapshotcontents",
+        "volumesnapshotclasses",
+    ];
+    let resources: Vec<Value> = plurals
+        .iter()
+        .map(|plural| {
+            let is_namespaced = *plural == "volumesnapshots";
+            json!({"name": plural, "singularName": "", "namespaced": is_namespaced, "kind": kind_of(plural), "verbs": []})
+        })
+        .collect();
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "snapshot.storage.k8s.io/v1",
+        "resources": resources,
+    })
+}
+
+fn respond(object: &Value) -> Answer {
+    Response::new(Full::new(Bytes::from(object.to_string())).boxed_unsync())
 }
 
 fn status(code: u16, reason: &str) -> Value {
@@ -320,6 +408,8 @@ impl State {
         object["apiVersion"] = json!(match resource {
             "storageclasses" | "volumeattachments" | "csidrivers" | "volumeattributesclasses" =>
                 "storage.k8s.io/v1",
+            "volumesnapshots" | "volumesnapshotcontents" | "volumesnapshotclasses" =>
+                "snapshot.storage.k8s.io/v1",
             _ => "v1",
         });
         object["kind"] = json!(kind_of(resource));

@@ -13,6 +13,7 @@ pub(crate) struct Running {
     informers: Informers,
     stop: CancellationToken,
     tasks: TaskTracker,
+    task: tokio::task::AbortHandle,
 }
 
 impl Running {
@@ -24,14 +25,20 @@ impl Running {
         let stop = CancellationToken::new();
         let informers = Informers::new(api.client(), CancellationToken::new());
         let tasks = TaskTracker::new();
-        tasks.spawn(run(informers.clone(), stop.clone()));
+        let task = tasks.spawn(run(informers.clone(), stop.clone())).abort_handle();
         tasks.close();
         Self {
             api: api.clone(),
             informers,
             stop,
             tasks,
+            task,
         }
+    }
+
+    /// Leaves it as `kill -9` does. The server answers it no more: see [`TestApi::die_at`].
+    pub(crate) fn kill(self) {
+        self.task.abort();
     }
 
     pub(crate) async fn stop(self) -> TestApi {

@@ -82,6 +82,7 @@ async fn tell(args: &args::Demo, state: &StateDir, timeline: &mut Timeline) -> a
         kubelet: true,
         controllers: true,
         host_image: true,
+        snapshots: false,
     };
     let cluster = Cluster::start(config).await?;
     let story = async {

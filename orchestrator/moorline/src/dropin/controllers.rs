@@ -129,7 +129,8 @@ fn selected(list: &str) -> anyhow::Result<Vec<Controller>> {
         let about = |word: &&&str| named(word.strip_prefix('-').unwrap_or(word)) == Some(*controller);
         match words.iter().find(about) {
             Some(word) => !word.starts_with('-'),
-            None => words.contains(&"*"),
+            // A program of its own upstream: a cluster that has it must not get a second one unasked.
+            None => words.contains(&"*") && *controller != Controller::Snapshot,
         }
     };
     let controllers: Vec<Controller> = Controller::ALL.into_iter().filter(is_selected).collect();
@@ -159,7 +160,10 @@ mod tests {
 
     #[test]
     fn selections() {
-        let all = Controller::ALL.to_vec();
+        let all: Vec<Controller> = Controller::ALL
+            .into_iter()
+            .filter(|controller| *controller != Controller::Snapshot)
+            .collect();
         let without = |gone: Controller| {
             all.iter()
                 .copied()
@@ -174,6 +178,7 @@ mod tests {
                 Some(without(Controller::AttachDetach)),
             ),
             ("persistentvolume-binder", Some(vec![Controller::Binder])),
+            ("snapshot-controller", Some(vec![Controller::Snapshot])),
             ("*,persistentvolume-expander", Some(all.clone())),
             (
                 "pv-protection,-pv-protection",

@@ -1,6 +1,7 @@
 //! The table of what is done about claims.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
+use moorline_model::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use serde_json::json;
 
 use super::*;
@@ -14,6 +15,8 @@ struct World {
     config: ProvisionerConfig,
     attributes: Option<Option<VolumeAttributesClass>>,
     source: Option<(Option<PersistentVolumeClaim>, Option<PersistentVolume>)>,
+    snapshot: Option<VolumeSnapshot>,
+    content: Option<VolumeSnapshotContent>,
     in_progress: bool,
     pv_exists: bool,
     slow: Option<Slow>,
@@ -29,6 +32,8 @@ fn world() -> Box<World> {
         config: ProvisionerConfig::new("/csi.sock"),
         attributes: None,
         source: None,
+        snapshot: None,
+        content: None,
         in_progress: false,
         pv_exists: false,
         slow: None,
@@ -82,6 +87,11 @@ fn next(world: &World) -> Next {
             name,
             claim: claim.as_ref(),
             pv: pv.as_ref(),
+        },
+        (_, super::super::source::Named::Snapshot(name)) => Source::Snapshot {
+            name,
+            snapshot: world.snapshot.as_ref(),
+            content: world.content.as_ref(),
         },
         (_, super::super::source::Named::Unsupported(what)) => Source::Unsupported(what),
         (_, super::super::source::Named::ForPopulator) => Source::ForPopulator,
@@ -285,11 +295,19 @@ fn claims_and_what_is_done_about_them() {
             "refuse: volume attributes class \"gold\" is for driver \"other\"",
         ),
         (
-            "snapshot",
+            "snapshot, and a driver without",
             spec(
                 json!({"dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"}}),
             ),
-            "refuse: data source VolumeSnapshot s is not supported by this provisioner",
+            "refuse: CSI driver can't restore snapshots: it lacks CREATE_DELETE_SNAPSHOT",
+        ),
+        (
+            "snapshot elsewhere",
+            spec(
+                json!({"dataSourceRef": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s",
+                "namespace": "n2"}}),
+            ),
+            "refuse: data source VolumeSnapshot s in another namespace is not supported by this provisioner",
         ),
         (
             "populator",
@@ -414,5 +432,133 @@ fn clones_need_a_source_that_is_fit() {
     ];
     for (name, world, expected) in cases {
         assert_eq!(render(next(&world)), expected, "{name}");
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
+fn restores_need_a_snapshot_that_is_fit() {
+    let snapshot = |patch: serde_json::Value| {
+        let base = json!({"metadata": {"namespace": "ns", "name": "s", "uid": "su"},
+            "spec": {"source": {"persistentVolumeClaimName": "c"}},
+            "status": {"boundVolumeSnapshotContentName": "k", "readyToUse": true, "restoreSize": "1Gi"}});
+        Some(object(crate::testing::merged(base, patch)))
+    };
+    let content = |patch: serde_json::Value| {
+        let base = json!({"metadata": {"name": "k"}, "spec": {
+            "volumeSnapshotRef": {"namespace": "ns", "name": "s", "uid": "su"}, "driver": DRIVER,
+            "source": {"volumeHandle": "v"}, "sourceVolumeMode": "Filesystem"}, "status": {"snapshotHandle": "h1"}});
+        Some(object(crate::testing::merged(base, patch)))
+    };
+    let restoring = |snapshot: Option<VolumeSnapshot>, content: Option<VolumeSnapshotContent>| {
+        with(|world| {
+            let source =
+                json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
+            world.claim = Some(claim(json!({"spec": {"dataSource": source}})));
+            world
+                .driver
+                .controller
+                .insert(ControllerCapability::CreateDeleteSnapshot as i32);
+            (world.snapshot, world.content) = (snapshot, content);
+        })
+    };
+    let refused = |why: &str| format!("refuse: snapshot \"s\" can't be restored: {why}");
+    let fit = || content(json!({}));
+    let block = |annotations: serde_json::Value| {
+        content(json!({"metadata": {"annotations": annotations}, "spec": {"sourceVolumeMode": "Block"}}))
+    };
+    let allowed = |value: &str| json!({moorline_model::keys::ALLOW_VOLUME_MODE_CHANGE: value});
+    let mode_differs = refused(
+        "its volume mode differs, and its content lacks the annotation snapshot.storage.kubernetes.io/allow-volume-mode-change",
+    );
+    let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let held = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z",
+        "finalizers": [moorline_model::keys::SNAPSHOT_SOURCE_PROTECTION_BY_PROVISIONER]}});
+    let create = "create pvc-u1".to_string();
+    let cases = [
+        ("fit", restoring(snapshot(json!({})), fit()), create.clone()),
+        (
+            "size unknown",
+            restoring(snapshot(json!({"status": {"restoreSize": null}})), fit()),
+            create.clone(),
+        ),
+        (
+            "mode unknown",
+            restoring(
+                snapshot(json!({})),
+                content(json!({"spec": {"sourceVolumeMode": null}})),
+            ),
+            create.clone(),
+        ),
+        (
+            "another mode",
+            restoring(snapshot(json!({})), block(json!(null))),
+            mode_differs.clone(),
+        ),
+        (
+            "another mode, allowed",
+            restoring(snapshot(json!({})), block(allowed("true"))),
+            create.clone(),
+        ),
+        (
+            "another mode, not allowed",
+            restoring(snapshot(json!({})), block(allowed("no"))),
+            mode_differs,
+        ),
+        ("no snapshot", restoring(None, None), refused("it doesn't exist")),
+        (
+            "going",
+            restoring(snapshot(going), fit()),
+            refused("it is being deleted"),
+        ),
+        ("going, but held for us", restoring(snapshot(held), fit()), create),
+        (
+            "unbound",
+            restoring(snapshot(json!({"status": null})), None),
+            refused("it is not bound to a content yet"),
+        ),
+        (
+            "no content",
+            restoring(snapshot(json!({})), None),
+            refused("its content doesn't exist"),
+        ),
+        (
+            "content of an earlier snapshot",
+            restoring(
+                snapshot(json!({})),
+                content(json!({"spec": {"volumeSnapshotRef": {"uid": "x"}}})),
+            ),
+            refused("its content is not bound to it"),
+        ),
+        (
+            "another driver",
+            restoring(snapshot(json!({})), content(json!({"spec": {"driver": "e"}}))),
+            refused("it belongs to another driver"),
+        ),
+        (
+            "not ready",
+            restoring(snapshot(json!({"status": {"readyToUse": false}})), fit()),
+            refused("it is not ready to use yet"),
+        ),
+        (
+            "ready without a handle, which can't be",
+            restoring(snapshot(json!({})), content(json!({"status": null}))),
+            refused("its content has no handle"),
+        ),
+        (
+            "larger",
+            restoring(snapshot(json!({"status": {"restoreSize": "2Gi"}})), fit()),
+            refused("it needs more storage than the new claim requests"),
+        ),
+    ];
+    for (name, world, expected) in cases {
+        assert_eq!(render(next(&world)), expected, "{name}");
+        if let Next::Create(plan) = next(&world) {
+            assert_eq!(
+                plan.source.as_ref().map(|key| key.name.as_str()),
+                Some("s"),
+                "{name}"
+            );
+        }
     }
 }

@@ -10,6 +10,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use crate::provisioner::plan::Plan;
+use crate::provisioner::source::SourceKey;
 
 /// Of the text. A reader that doesn't know the version leaves the intent alone.
 const VERSION: u32 = 1;
@@ -42,6 +43,8 @@ struct Text {
     selected_node: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<SecretReference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<SourceKey>,
     requested_bytes: i64,
     persistent_volume: PersistentVolume,
 }
@@ -58,6 +61,7 @@ pub(crate) fn encode(plan: &Plan) -> String {
         class_uid: plan.class_uid.clone(),
         selected_node: plan.selected_node.clone(),
         secret: plan.secret.clone(),
+        source: plan.source.clone(),
         requested_bytes: plan.requested_bytes,
         persistent_volume: plan.draft.clone(),
     };
@@ -90,6 +94,7 @@ pub(crate) fn decode(key: &str, text: &str) -> Result<Plan, IntentError> {
         requested_bytes: text.requested_bytes,
         selected_node: text.selected_node,
         claim: spec.and_then(|spec| spec.claim_ref.clone()).unwrap_or_default(),
+        source: text.source,
         class_name: text.class_name,
         class_uid: text.class_uid,
         draft: text.persistent_volume,
@@ -115,6 +120,11 @@ mod tests {
         let config = ProvisionerConfig::new("/csi.sock");
         let mut plan = plan(&claim(json!({})), &class(parameters), &facts, &config).expect("a plan");
         plan.selected_node = Some("n1".into());
+        plan.source = Some(SourceKey {
+            kind: crate::provisioner::source::SourceKind::Claim,
+            namespace: "ns".into(),
+            name: "old".into(),
+        });
         let segments = [("zone".to_string(), "a".to_string())].into();
         plan.request.accessibility_requirements = Some(TopologyRequirement {
             requisite: vec![Topology { segments }],

@@ -1,0 +1,930 @@
+//! The tables of decisions, and stories of the whole controller over an API server.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use moorline_model::keys;
+use moorline_model::secret_template::TemplateError;
+use moorline_model::snapshot::{SnapshotSecret, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
+use serde_json::{Value, json};
+
+use super::claim_hold::hold;
+use super::testing::{class, class_json, content, content_json, snapshot, snapshot_json, source, source_pv};
+use super::*;
+use crate::testing::api::TestApi;
+use crate::testing::running::Running;
+use crate::testing::{merge, object};
+
+/// Everything that a decision rests on: by default a dynamic snapshot that has all but its content.
+struct World {
+    snapshot: VolumeSnapshot,
+    content: Option<VolumeSnapshotContent>,
+    class: Option<VolumeSnapshotClass>,
+    default_classes: Vec<VolumeSnapshotClass>,
+    claim: Option<PersistentVolumeClaim>,
+    pv: Option<PersistentVolume>,
+    is_restoring: bool,
+}
+
+impl World {
+    fn new(patch: Value) -> Self {
+        Self {
+            snapshot: snapshot(patch),
+            content: None,
+            class: Some(class(json!({}))),
+            default_classes: Vec::new(),
+            claim: Some(object(source(json!({})), &json!({}))),
+            pv: Some(object(source_pv(json!({})), &json!({}))),
+            is_restoring: false,
+        }
+    }
+
+    fn content(mut self, patch: Value) -> Self {
+        self.content = Some(content(patch));
+        self
+    }
+
+    fn class(mut self, class: Option<VolumeSnapshotClass>) -> Self {
+        self.class = class;
+        self
+    }
+
+    fn defaults(mut self, classes: &[(&str, &str)]) -> Self {
+        self.class = None;
+        self.default_classes = classes
+            .iter()
+            .map(|(name, driver)| class(json!({"metadata": {"name": name}, "driver": driver})))
+            .collect();
+        self
+    }
+
+    fn claim(mut self, patch: Option<Value>) -> Self {
+        self.claim = patch.map(|patch| object(source(patch), &json!({})));
+        self
+    }
+
+    fn pv(mut self, patch: Option<Value>) -> Self {
+        self.pv = patch.map(|patch| object(source_pv(patch), &json!({})));
+        self
+    }
+
+    fn restoring(mut self) -> Self {
+        self.is_restoring = true;
+        self
+    }
+
+    fn decide(&self) -> Next {
+        decide_snapshot(&Seen {
+            snapshot: &self.snapshot,
+            content: self.content.as_ref(),
+            class: self.class.as_ref(),
+            default_classes: self.default_classes.iter().collect(),
+            claim: self.claim.as_ref(),
+            pv: self.pv.as_ref(),
+            is_restoring: self.is_restoring,
+            keeps_volume_mode: true,
+        })
+    }
+}
+
+fn made(more: Value) -> Next {
+    let mut expected = content_json(&json!({
+        "metadata": {"uid": null, "resourceVersion": null},
+        "spec": {
+            "volumeSnapshotRef": {"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "resourceVersion": "5"},
+            "sourceVolumeMode": "Filesystem",
+        },
+    }));
+    merge(&mut expected, &more);
+    Next::Do(Step::CreateContent(Box::new(object(expected, &json!({})))))
+}
+
+const NAMELESS: &str = "snapcontent-su";
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn a_dynamic_snapshot_gets_its_content() {
+    let no_class = json!({"spec": {"volumeSnapshotClassName": null}});
+    let fresh = json!({"metadata": {"finalizers": null}});
+    let name_key = SnapshotSecret::Snapshotter.keys().0;
+    let cases = [
+        ("all there", World::new(json!({})), made(json!({}))),
+        (
+            "finalizers first, both in one",
+            World::new(fresh.clone()),
+            Next::Do(Step::AddFinalizers(vec![
+                keys::SNAPSHOT_AS_SOURCE_PROTECTION,
+                keys::SNAPSHOT_BOUND_PROTECTION,
+            ])),
+        ),
+        (
+            "policy Retain: the snapshot waits for nothing",
+            World::new(fresh).class(Some(class(json!({"deletionPolicy": "Retain"})))),
+            Next::Do(Step::AddFinalizers(vec![keys::SNAPSHOT_AS_SOURCE_PROTECTION])),
+        ),
+        (
+            "then the claim",
+            World::new(json!({})).claim(Some(json!({"metadata": {"finalizers": null}}))),
+            Next::Do(Step::HoldClaim),
+        ),
+        (
+            "policy of the class",
+            World::new(json!({})).class(Some(class(json!({"deletionPolicy": "Retain"})))),
+            made(json!({"spec": {"deletionPolicy": "Retain"}})),
+        ),
+        (
+            "secret of the class, for deletion",
+            World::new(json!({})).class(Some(class(json!({"parameters": {
+                "csi.storage.k8s.io/snapshotter-secret-name": "${volumesnapshot.name}",
+                "csi.storage.k8s.io/snapshotter-secret-namespace": "vault"}})))),
+            made(json!({"metadata": {"annotations": {
+                keys::SNAPSHOT_DELETION_SECRET_NAME: "s", keys::SNAPSHOT_DELETION_SECRET_NAMESPACE: "vault"}}})),
+        ),
+        (
+            "half a secret",
+            World::new(json!({})).class(Some(class(json!({"parameters": {name_key: "x"}})))),
+            Next::Fail(Why::Secret(TemplateError::Incomplete {
+                name_key: name_key.into(),
+                namespace_key: SnapshotSecret::Snapshotter.keys().1.into(),
+            })),
+        ),
+        (
+            "class missing",
+            World::new(json!({})).class(None),
+            Next::Fail(Why::NoClass("snap".into())),
+        ),
+        (
+            "class of another driver",
+            World::new(json!({})).class(Some(class(json!({"driver": "e"})))),
+            Next::Fail(Why::ForeignClass {
+                class: "snap".into(),
+                class_driver: "e".into(),
+                volume_driver: "d".into(),
+            }),
+        ),
+        (
+            "one default class of the driver",
+            World::new(no_class.clone()).defaults(&[("other", "e"), ("mine", "d")]),
+            Next::Do(Step::AssignClass("mine".into())),
+        ),
+        (
+            "no default class",
+            World::new(no_class.clone()).defaults(&[("other", "e")]),
+            Next::Fail(Why::NoDefaultClass("d".into())),
+        ),
+        (
+            "several default classes",
+            World::new(no_class).defaults(&[("b", "d"), ("a", "d")]),
+            Next::Fail(Why::SeveralDefaultClasses {
+                driver: "d".into(),
+                classes: vec!["a".into(), "b".into()],
+            }),
+        ),
+        (
+            "claim missing",
+            World::new(json!({})).claim(None),
+            Next::Fail(Why::NoClaim("c".into())),
+        ),
+        (
+            "claim going",
+            World::new(json!({})).claim(Some(
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+            )),
+            Next::Fail(Why::ClaimDeleting("c".into())),
+        ),
+        (
+            "claim pending",
+            World::new(json!({})).claim(Some(json!({"status": {"phase": "Pending"}}))),
+            Next::Fail(Why::ClaimNotBound("c".into())),
+        ),
+        (
+            "claim lost",
+            World::new(json!({})).claim(Some(json!({"status": {"phase": "Lost"}}))),
+            Next::Fail(Why::ClaimNotBound("c".into())),
+        ),
+        (
+            "volume missing",
+            World::new(json!({})).pv(None),
+            Next::Fail(Why::VolumeMisbound("c".into())),
+        ),
+        (
+            "volume of another claim",
+            World::new(json!({})).pv(Some(json!({"spec": {"claimRef": {"uid": "x"}}}))),
+            Next::Fail(Why::VolumeMisbound("c".into())),
+        ),
+        (
+            "no CSI volume",
+            World::new(json!({})).pv(Some(json!({"spec": {"csi": null}}))),
+            Next::Fail(Why::NotCsi("pv1".into())),
+        ),
+        (
+            "neither source",
+            World::new(json!({"spec": {"source": {"persistentVolumeClaimName": null}}})),
+            Next::Fail(Why::Source),
+        ),
+        (
+            "both sources",
+            World::new(json!({"spec": {"source": {"volumeSnapshotContentName": "k"}}})),
+            Next::Fail(Why::Source),
+        ),
+        (
+            "bound before, content vanished: no second snapshot under the name of the first",
+            World::new(json!({"status": {"boundVolumeSnapshotContentName": NAMELESS, "readyToUse": false}})),
+            Next::Fail(Why::ContentMissing(NAMELESS.into())),
+        ),
+    ];
+    for (name, world, expected) in cases {
+        assert_eq!(world.decide(), expected, "{name}");
+    }
+}
+
+fn status(patch: Value, news: &[News]) -> Next {
+    let mut base = json!({"boundVolumeSnapshotContentName": NAMELESS, "readyToUse": false});
+    merge(&mut base, &patch);
+    Next::Do(Step::WriteStatus(
+        Box::new(serde_json::from_value(base).unwrap()),
+        news.to_vec(),
+    ))
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn a_snapshot_says_what_its_content_says() {
+    let cut = json!({"status": {"snapshotHandle": "h1", "creationTime": 1_500_000_000_999_000_000_i64,
+        "restoreSize": 1_073_741_824, "readyToUse": false}});
+    let ready = json!({"status": {"readyToUse": true}});
+    let said = json!({"creationTime": "2017-07-14T02:40:00Z", "restoreSize": "1Gi"});
+    let mut whole = cut.clone();
+    merge(&mut whole, &ready);
+    let mut finished = json!({"boundVolumeSnapshotContentName": NAMELESS, "readyToUse": true});
+    merge(&mut finished, &said);
+    let unready = json!({"boundVolumeSnapshotContentName": NAMELESS, "readyToUse": false});
+    let ours = || World::new(json!({}));
+    let mut ready_said = said.clone();
+    merge(&mut ready_said, &json!({"readyToUse": true}));
+    let cases = [
+        ("bound", ours().content(json!({})), status(json!({}), &[])),
+        (
+            "bound and said so",
+            World::new(json!({"status": unready})).content(json!({})),
+            Next::Settled,
+        ),
+        ("cut", ours().content(cut.clone()), status(said.clone(), &[News::Created])),
+        (
+            "cut and ready at once",
+            ours().content(whole.clone()),
+            status(ready_said.clone(), &[News::Created, News::Ready]),
+        ),
+        (
+            "ready",
+            World::new(json!({"status": {"creationTime": "2017-07-14T02:40:00Z"}})).content(whole.clone()),
+            status(ready_said.clone(), &[News::Ready]),
+        ),
+        (
+            "an error",
+            ours().content(json!({"status": {"error": {"message": "no room"}}})),
+            status(json!({"error": {"message": "no room"}}), &[]),
+        ),
+        (
+            "an old error goes with readiness",
+            World::new(json!({"status": {"error": {"message": "x"}}})).content({
+                let mut both = whole.clone();
+                merge(&mut both, &json!({"status": {"error": {"message": "old"}}}));
+                both
+            }),
+            status(ready_said, &[News::Created, News::Ready]),
+        ),
+        (
+            "done",
+            World::new(json!({"status": finished})).content(whole.clone()),
+            Next::Settled,
+        ),
+        (
+            "done, content vanished",
+            World::new(json!({"status": finished})),
+            Next::Fail(Why::ContentMissing(NAMELESS.into())),
+        ),
+        (
+            "done, content points elsewhere",
+            World::new(json!({"status": finished})).content(json!({"spec": {"volumeSnapshotRef": {"uid": "x"}}})),
+            Next::Fail(Why::Misbound(NAMELESS.into())),
+        ),
+        (
+            "done, finalizer lost",
+            World::new(json!({"status": finished, "metadata": {"finalizers": [keys::SNAPSHOT_AS_SOURCE_PROTECTION]}}))
+                .content(whole.clone()),
+            Next::Do(Step::AddFinalizers(vec![keys::SNAPSHOT_BOUND_PROTECTION])),
+        ),
+        (
+            "ready without a binding, which can't be: bound anew",
+            World::new(json!({"status": {"readyToUse": true}})).content(json!({})),
+            status(json!({}), &[]),
+        ),
+        (
+            "our name, another snapshot's content",
+            ours().content(json!({"spec": {"volumeSnapshotRef": {"uid": "x"}}})),
+            Next::Fail(Why::ContentMisbound {
+                content: NAMELESS.into(),
+                namespace: "ns".into(),
+                name: "s".into(),
+            }),
+        ),
+        (
+            "our name, made by hand",
+            ours().content(json!({"spec": {"source": {"volumeHandle": null, "snapshotHandle": "h1"}}})),
+            Next::Fail(Why::ContentIsStatic(NAMELESS.into())),
+        ),
+        (
+            "class gone after the content was made: not needed any more",
+            ours().class(None).content(cut),
+            status(said, &[News::Created]),
+        ),
+    ];
+    for (name, world, expected) in cases {
+        assert_eq!(world.decide(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_static_snapshot_binds_to_the_content_that_it_names() {
+    let wanted = |more: Value| {
+        let mut patch = json!({"spec": {"volumeSnapshotClassName": null,
+            "source": {"persistentVolumeClaimName": null, "volumeSnapshotContentName": "k"}}});
+        merge(&mut patch, &more);
+        World::new(patch).class(None)
+    };
+    // Not merged: a null has to reach the content.
+    let reserved = |reference: Value| {
+        json!({"metadata": {"name": "k"}, "spec": {
+            "source": {"volumeHandle": null, "snapshotHandle": "h1"}, "volumeSnapshotRef": reference}})
+    };
+    let misbound = |namespace: &str, name: &str| {
+        Next::Fail(Why::ContentMisbound {
+            content: "k".into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        })
+    };
+    let cases = [
+        (
+            "missing",
+            wanted(json!({})),
+            Next::Fail(Why::ContentMissing("k".into())),
+        ),
+        (
+            "reserved for it",
+            wanted(json!({})).content(reserved(json!({"uid": null}))),
+            Next::Do(Step::BindContent),
+        ),
+        (
+            "bound to it",
+            wanted(json!({})).content(reserved(json!({}))),
+            status(json!({"boundVolumeSnapshotContentName": "k"}), &[]),
+        ),
+        (
+            "bound to an earlier one of its name",
+            wanted(json!({})).content(reserved(json!({"uid": "x"}))),
+            misbound("ns", "s"),
+        ),
+        (
+            "reserved for another",
+            wanted(json!({})).content(reserved(json!({"uid": null, "name": "t"}))),
+            misbound("ns", "t"),
+        ),
+        (
+            "reserved elsewhere",
+            wanted(json!({})).content(reserved(json!({"uid": null, "namespace": "n2"}))),
+            misbound("n2", "s"),
+        ),
+        (
+            "made by a controller",
+            wanted(json!({})).content(json!({"metadata": {"name": "k"}})),
+            Next::Fail(Why::ContentIsDynamic("k".into())),
+        ),
+        (
+            "its class is missing",
+            wanted(json!({"spec": {"volumeSnapshotClassName": "gone"}})),
+            Next::Fail(Why::NoClass("gone".into())),
+        ),
+    ];
+    for (name, world, expected) in cases {
+        assert_eq!(world.decide(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_deleted_in_order() {
+    let going = || World::new(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    let marked = json!({"metadata": {"annotations": {keys::SNAPSHOT_BEING_DELETED: "yes"}}});
+    let with = |more: Value| {
+        let mut patch = marked.clone();
+        merge(&mut patch, &more);
+        patch
+    };
+    let both = Next::Do(Step::RemoveFinalizers(vec![
+        keys::SNAPSHOT_AS_SOURCE_PROTECTION,
+        keys::SNAPSHOT_BOUND_PROTECTION,
+    ]));
+    let retained = json!({"spec": {"deletionPolicy": "Retain"}});
+    let cases = [
+        (
+            "the content is marked first",
+            going().content(json!({})),
+            Next::Do(Step::MarkContentDeleted),
+        ),
+        (
+            "also one that stays",
+            going().content(retained.clone()),
+            Next::Do(Step::MarkContentDeleted),
+        ),
+        (
+            "then deleted",
+            going().content(marked.clone()),
+            Next::Do(Step::DeleteContent),
+        ),
+        (
+            "then waited for",
+            going().content(with(
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+            )),
+            Next::Settled,
+        ),
+        ("then it goes", going(), both.clone()),
+        (
+            "a content that stays is not waited for",
+            going().content(with(retained)),
+            both.clone(),
+        ),
+        (
+            "a content of another snapshot is not touched",
+            going().content(json!({"spec": {"volumeSnapshotRef": {"uid": "x"}}})),
+            both.clone(),
+        ),
+        (
+            "a claim is being filled from it",
+            going().content(json!({})).restoring(),
+            Next::Fail(Why::Restoring),
+        ),
+        (
+            "a claim waits for it, but there is nothing to fill it from",
+            going().restoring(),
+            both.clone(),
+        ),
+        (
+            "its class is gone, its claim is gone",
+            going().class(None).claim(None).pv(None),
+            both,
+        ),
+        (
+            "others hold it",
+            World::new(
+                json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"]}}),
+            ),
+            Next::Settled,
+        ),
+        (
+            "without a valid source",
+            World::new(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z",
+                "finalizers": [keys::SNAPSHOT_AS_SOURCE_PROTECTION]},
+                "spec": {"source": {"persistentVolumeClaimName": null}}})),
+            Next::Do(Step::RemoveFinalizers(vec![keys::SNAPSHOT_AS_SOURCE_PROTECTION])),
+        ),
+    ];
+    for (name, world, expected) in cases {
+        assert_eq!(world.decide(), expected, "{name}");
+    }
+}
+
+#[test]
+fn contents_are_protected_and_marked() {
+    let going = snapshot(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    let living = snapshot(json!({}));
+    let unprotected = json!({"metadata": {"finalizers": null}});
+    let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let cases = [
+        ("in order", json!({}), Some(&living), ContentNext::Settled),
+        (
+            "unprotected",
+            unprotected.clone(),
+            Some(&living),
+            ContentNext::AddFinalizer,
+        ),
+        (
+            "deleted by hand: nothing can be added, and the data stays",
+            {
+                let mut patch = unprotected.clone();
+                merge(&mut patch, &deleted);
+                patch
+            },
+            Some(&living),
+            ContentNext::Settled,
+        ),
+        (
+            "its snapshot goes",
+            json!({}),
+            Some(&going),
+            ContentNext::MarkBeingDeleted,
+        ),
+        (
+            "its snapshot goes, marked",
+            json!({"metadata": {"annotations": {keys::SNAPSHOT_BEING_DELETED: "yes"}}}),
+            Some(&going),
+            ContentNext::Settled,
+        ),
+        ("its snapshot is not there", json!({}), None, ContentNext::Settled),
+        (
+            "its snapshot is not there, deleted",
+            deleted,
+            None,
+            ContentNext::Settled,
+        ),
+        (
+            "another snapshot of the name goes",
+            json!({"spec": {"volumeSnapshotRef": {"uid": "x"}}}),
+            Some(&going),
+            ContentNext::Settled,
+        ),
+        (
+            "reserved",
+            json!({"metadata": {"finalizers": null}, "spec": {"volumeSnapshotRef": {"uid": null}}}),
+            None,
+            ContentNext::Settled,
+        ),
+        (
+            "both sources",
+            json!({"spec": {"source": {"snapshotHandle": "x"}}}),
+            None,
+            ContentNext::Refuse,
+        ),
+        (
+            "neither source",
+            json!({"spec": {"source": {"volumeHandle": null}}}),
+            None,
+            ContentNext::Refuse,
+        ),
+    ];
+    for (name, patch, snapshot, expected) in cases {
+        assert_eq!(decide_content(&content(patch), snapshot), expected, "{name}");
+    }
+}
+
+#[test]
+fn claims_are_held_while_snapshots_are_cut() {
+    let claim = |patch: Value| -> PersistentVolumeClaim { object(source(patch), &json!({})) };
+    let living = claim(json!({}));
+    let dying = claim(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let marked = json!({"metadata": {"annotations": {keys::SNAPSHOT_BEING_CREATED: "yes"}}});
+    let refused = json!({"status": {"error": {"message": "x"}}});
+    let ready = json!({"status": {"readyToUse": true}});
+    let cases = [
+        ("about to begin", json!({}), None, &living, Hold::Held),
+        ("can't begin any more", json!({}), None, &dying, Hold::Free),
+        (
+            "given up before it began",
+            going.clone(),
+            None,
+            &living,
+            Hold::Free,
+        ),
+        ("begun", json!({}), Some(json!({})), &dying, Hold::Held),
+        ("being cut", json!({}), Some(marked.clone()), &dying, Hold::Held),
+        (
+            "given up, but the answer is missing",
+            going.clone(),
+            Some(marked.clone()),
+            &dying,
+            Hold::Held,
+        ),
+        (
+            "given up, nothing under way",
+            going,
+            Some(json!({})),
+            &dying,
+            Hold::Free,
+        ),
+        (
+            "cut, not ready",
+            json!({}),
+            Some(json!({"status": {"snapshotHandle": "h"}})),
+            &living,
+            Hold::Held,
+        ),
+        (
+            "cut, not ready, an error on the way",
+            json!({}),
+            Some(json!({"status": {"snapshotHandle": "h", "error": {"message": "x"}}})),
+            &living,
+            Hold::Held,
+        ),
+        ("refused for good", json!({}), Some(refused), &living, Hold::Free),
+        ("ready", ready.clone(), Some(ready.clone()), &living, Hold::Free),
+        ("ready, not said yet", json!({}), Some(ready), &living, Hold::Free),
+        (
+            "lost its content",
+            json!({"status": {"boundVolumeSnapshotContentName": "k"}}),
+            None,
+            &living,
+            Hold::Free,
+        ),
+    ];
+    for (name, patch, held, claim, expected) in cases {
+        let held = held.map(content);
+        assert_eq!(hold(&snapshot(patch), held.as_ref(), claim), expected, "{name}");
+    }
+    assert!(may_release(&living, []));
+    let (done, begun) = (
+        snapshot(json!({"status": {"readyToUse": true}})),
+        snapshot(json!({})),
+    );
+    let bound = content(json!({}));
+    assert!(!may_release(&living, [(&done, Some(&bound)), (&begun, None)]));
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.retry_interval.min = std::time::Duration::from_millis(10);
+    config.retry_interval.max = std::time::Duration::from_millis(200);
+    config
+}
+
+/// A claim with its volume and a class, as they are before any snapshot.
+fn prepared() -> TestApi {
+    let api = TestApi::new();
+    api.put("persistentvolumes", source_pv(json!({})));
+    api.put(
+        "persistentvolumeclaims",
+        source(json!({"metadata": {"finalizers": null, "resourceVersion": null}})),
+    );
+    api.put("volumesnapshotclasses", class_json(&json!({})));
+    api
+}
+
+fn wished() -> Value {
+    snapshot_json(&json!({"metadata": {"finalizers": null, "resourceVersion": null}}))
+}
+
+fn start(api: &TestApi) -> Running {
+    Running::start(api, |informers, stop| run(config(), informers, stop))
+}
+
+#[tokio::test]
+async fn from_wish_to_readiness_to_nothing() {
+    let api = prepared();
+    let running = start(&api);
+    api.put("volumesnapshots", wished());
+    api.wait_until("bound", |api| {
+        let snapshot = api.get("volumesnapshots", "ns/s").unwrap();
+        snapshot["status"]["boundVolumeSnapshotContentName"] == NAMELESS
+    })
+    .await;
+    let held = api.get("persistentvolumeclaims", "ns/c").unwrap();
+    assert_eq!(
+        held["metadata"]["finalizers"],
+        json!([keys::PVC_AS_SOURCE_PROTECTION])
+    );
+    assert_eq!(
+        api.take_writes(),
+        [
+            "PATCH volumesnapshots/ns/s",
+            "PATCH persistentvolumeclaims/ns/c",
+            "POST volumesnapshotcontents/snapcontent-su",
+            "PATCH volumesnapshots/ns/s/status",
+        ]
+    );
+    // The sidecar's part.
+    let said = json!({"status": {"snapshotHandle": "h1", "creationTime": 1_500_000_000_000_000_000_i64,
+        "restoreSize": 1024, "readyToUse": true}});
+    api.change("volumesnapshotcontents", "/snapcontent-su", said);
+    api.wait_until("ready, and the claim free", |api| {
+        let snapshot = api.get("volumesnapshots", "ns/s").unwrap();
+        let claim = api.get("persistentvolumeclaims", "ns/c").unwrap();
+        snapshot["status"]["readyToUse"] == true
+            && snapshot["status"]["restoreSize"] == "1Ki"
+            && claim["metadata"]["finalizers"]
+                .as_array()
+                .is_none_or(Vec::is_empty)
+    })
+    .await;
+    api.wait_until("told", |api| {
+        api.event_reasons() == ["CreatingSnapshot", "SnapshotCreated", "SnapshotReady"]
+    })
+    .await;
+    api.delete("volumesnapshots", "ns/s");
+    api.wait_until("the content is to go", |api| {
+        let content = api.get("volumesnapshotcontents", "/snapcontent-su").unwrap();
+        content["metadata"]["annotations"][keys::SNAPSHOT_BEING_DELETED] == "yes"
+            && content["metadata"]["deletionTimestamp"].is_string()
+    })
+    .await;
+    assert!(
+        api.get("volumesnapshots", "ns/s").is_some(),
+        "the snapshot stays until the backend is clean"
+    );
+    api.delete_now("volumesnapshotcontents", "/snapcontent-su");
+    api.wait_until("gone", |api| api.get("volumesnapshots", "ns/s").is_none())
+        .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_waits_for_what_is_missing() {
+    let api = prepared();
+    api.change(
+        "persistentvolumeclaims",
+        "ns/c",
+        json!({"status": {"phase": "Pending"}}),
+    );
+    api.delete("volumesnapshotclasses", "/snap");
+    let running = start(&api);
+    api.put("volumesnapshots", wished());
+    let says = |api: &TestApi, part: &str| {
+        let snapshot = api.get("volumesnapshots", "ns/s").unwrap();
+        let status = &snapshot["status"];
+        let message = status["error"]["message"].as_str().unwrap_or_default();
+        message.contains(part) && status["readyToUse"] == false
+    };
+    api.wait_until("told about the class", |api| says(api, "\"snap\" not found"))
+        .await;
+    api.put("volumesnapshotclasses", class_json(&json!({})));
+    api.wait_until("told about the claim", |api| {
+        says(api, "not bound to a volume yet")
+    })
+    .await;
+    api.change(
+        "persistentvolumeclaims",
+        "ns/c",
+        json!({"status": {"phase": "Bound"}}),
+    );
+    api.wait_until("begun, and the error gone", |api| {
+        let snapshot = api.get("volumesnapshots", "ns/s").unwrap();
+        snapshot["status"]["boundVolumeSnapshotContentName"] == NAMELESS
+            && snapshot["status"]["error"].is_null()
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_static_pair_is_bound_and_its_data_kept() {
+    let api = prepared();
+    api.put(
+        "volumesnapshotcontents",
+        content_json(
+            &json!({"metadata": {"name": "k", "finalizers": null, "resourceVersion": null}, "spec": {
+            "volumeSnapshotRef": {"uid": null}, "deletionPolicy": "Retain",
+            "source": {"volumeHandle": null, "snapshotHandle": "h1"}}}),
+        ),
+    );
+    let running = start(&api);
+    let mut wish = wished();
+    merge(
+        &mut wish,
+        &json!({"spec": {"volumeSnapshotClassName": null,
+            "source": {"persistentVolumeClaimName": null, "volumeSnapshotContentName": "k"}}}),
+    );
+    api.put("volumesnapshots", wish);
+    api.wait_until("bound both ways and protected", |api| {
+        let content = api.get("volumesnapshotcontents", "/k").unwrap();
+        let snapshot = api.get("volumesnapshots", "ns/s").unwrap();
+        content["spec"]["volumeSnapshotRef"]["uid"] == "su"
+            && content["metadata"]["finalizers"] == json!([keys::SNAPSHOT_CONTENT_BOUND_PROTECTION])
+            && snapshot["status"]["boundVolumeSnapshotContentName"] == "k"
+    })
+    .await;
+    api.delete("volumesnapshots", "ns/s");
+    api.wait_until("gone, the content kept", |api| {
+        api.get("volumesnapshots", "ns/s").is_none()
+            && api.get("volumesnapshotcontents", "/k").is_some_and(|content| {
+                content["metadata"]["annotations"][keys::SNAPSHOT_BEING_DELETED] == "yes"
+                    && content["metadata"]["deletionTimestamp"].is_null()
+            })
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_stays_while_a_claim_is_filled_from_it() {
+    let api = prepared();
+    api.put(
+        "volumesnapshotcontents",
+        content_json(&json!({"status": {
+        "snapshotHandle": "h1", "creationTime": 5, "readyToUse": true}})),
+    );
+    api.put("volumesnapshots", snapshot_json(&json!({})));
+    let source = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
+    api.put(
+        "persistentvolumeclaims",
+        json!({"metadata": {"namespace": "ns", "name": "restored"}, "spec": {"dataSource": source},
+            "status": {"phase": "Pending"}}),
+    );
+    let running = start(&api);
+    api.wait_until("ready", |api| {
+        api.get("volumesnapshots", "ns/s").unwrap()["status"]["readyToUse"] == true
+    })
+    .await;
+    api.delete("volumesnapshots", "ns/s");
+    api.wait_until("told", |api| {
+        api.event_reasons().contains(&"SnapshotDeletePending".to_string())
+    })
+    .await;
+    let content = api.get("volumesnapshotcontents", "/snapcontent-su").unwrap();
+    assert!(content["metadata"]["deletionTimestamp"].is_null());
+    api.change(
+        "persistentvolumeclaims",
+        "ns/restored",
+        json!({"spec": {"volumeName": "pv2"}, "status": {"phase": "Bound"}}),
+    );
+    api.wait_until("deleted", |api| {
+        let content = api.get("volumesnapshotcontents", "/snapcontent-su").unwrap();
+        content["metadata"]["deletionTimestamp"].is_string()
+    })
+    .await;
+    running.stop().await;
+}
+
+/// What the sidecar and the driver would do.
+fn play_sidecar(api: &TestApi) {
+    for content in api.list("volumesnapshotcontents") {
+        let meta = &content["metadata"];
+        let key = format!("/{}", meta["name"].as_str().unwrap());
+        let is_going = meta["deletionTimestamp"].is_string();
+        if is_going && meta["annotations"][keys::SNAPSHOT_BEING_DELETED] == "yes" {
+            api.delete_now("volumesnapshotcontents", &key);
+        } else if !is_going && content["status"].is_null() {
+            let said = json!({"status": {"snapshotHandle": "h1", "creationTime": 5, "readyToUse": true}});
+            api.change("volumesnapshotcontents", &key, said);
+        }
+    }
+}
+
+fn is_free(api: &TestApi) -> bool {
+    let claim = api.get("persistentvolumeclaims", "ns/c").unwrap();
+    claim["metadata"]["finalizers"]
+        .as_array()
+        .is_none_or(Vec::is_empty)
+}
+
+fn is_ready(api: &TestApi) -> bool {
+    api.get("volumesnapshots", "ns/s")
+        .is_some_and(|snapshot| snapshot["status"]["readyToUse"] == true)
+}
+
+/// Kills the controller at its `number`th write; whether it came that far. Another one finishes its work.
+async fn kill_at(number: usize, is_done: bool) -> bool {
+    let api = prepared();
+    let first = start(&api);
+    api.die_at(number, is_done);
+    api.put("volumesnapshots", wished());
+    api.wait_until("dead, or ready", |api| {
+        play_sidecar(api);
+        api.is_dead() || (is_ready(api) && is_free(api))
+    })
+    .await;
+    if !api.is_dead() {
+        api.delete("volumesnapshots", "ns/s");
+        api.wait_until("dead, or gone", |api| {
+            play_sidecar(api);
+            api.is_dead() || api.get("volumesnapshots", "ns/s").is_none()
+        })
+        .await;
+    }
+    let has_died = api.is_dead();
+    first.kill();
+    api.live();
+    let second = start(&api);
+    let is_living = api
+        .get("volumesnapshots", "ns/s")
+        .is_some_and(|snapshot| snapshot["metadata"]["deletionTimestamp"].is_null());
+    if is_living {
+        api.wait_until("ready after all", |api| {
+            play_sidecar(api);
+            is_ready(api) && is_free(api)
+        })
+        .await;
+        assert_eq!(api.list("volumesnapshotcontents").len(), 1, "write {number}");
+        api.delete("volumesnapshots", "ns/s");
+    }
+    api.wait_until("nothing left", |api| {
+        play_sidecar(api);
+        api.list("volumesnapshots").is_empty()
+            && api.list("volumesnapshotcontents").is_empty()
+            && is_free(api)
+    })
+    .await;
+    second.stop().await;
+    has_died
+}
+
+#[tokio::test]
+async fn killed_anywhere_it_leaves_nothing_undone() {
+    let mut deaths = 0;
+    for is_done in [false, true] {
+        let mut number = 1;
+        while kill_at(number, is_done).await {
+            number += 1;
+        }
+        deaths += number - 1;
+    }
+    // Finalizers, claim held, content, status, status, claim freed, mark, deletion, finalizers.
+    assert!(deaths >= 2 * 8, "{deaths} deaths");
+}
