@@ -223,7 +223,7 @@ impl Drop for TestCluster {
 }
 
 /// An address that nobody listens on now; restarts come back to it, as clients expect.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
     listener.local_addr().expect("a bound listener has an address")
 }

@@ -72,7 +72,8 @@ pub fn build(name: &str, out_dir: &Path) -> anyhow::Result<Built> {
     Ok(Built::Program(program, version))
 }
 
-fn go(dir: &Path, args: &[&str]) -> anyhow::Result<Output> {
+/// Runs the Go tool in a module.
+pub(crate) fn go(dir: &Path, args: &[&str]) -> anyhow::Result<Output> {
     let mut command = Command::new("go");
     // The Go that is there: no other one is fetched behind anybody's back.
     command.current_dir(dir).args(args).env("GOTOOLCHAIN", "local");

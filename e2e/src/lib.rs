@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod go_build;
 pub mod kubectl;
 pub mod kubectl_build;
 pub mod machine;

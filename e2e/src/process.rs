@@ -4,7 +4,7 @@ use std::{
     env, fs,
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -41,7 +41,7 @@ pub fn binary() -> PathBuf {
     found.expect("no moorline binary: cargo build --release, or set MOORLINE_BIN")
 }
 
-/// A part of Moorline running as a process of its own, killed with this value.
+/// A part of Moorline, or a peer of it, running as a process of its own, killed with this value.
 #[derive(Debug)]
 pub struct Part {
     child: Child,
@@ -50,21 +50,35 @@ pub struct Part {
 impl Part {
     /// Starts the binary with these arguments; what it logs is appended to `log`.
     pub fn start(args: &[String], log: &Path) -> Self {
+        Self::start_program(&binary(), args, &[], log)
+    }
+
+    /// Starts another program than Moorline's, with additions to its environment.
+    pub fn start_program(program: &Path, args: &[String], variables: &[(&str, &str)], log: &Path) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .expect("open the log");
-        let child = Command::new(binary())
+        let child = Command::new(program)
             .args(args)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             // Ctrl-C is for the tests, which end their parts in an order of their own.
             .process_group(0)
             .spawn()
-            .expect("start moorline");
+            .unwrap_or_else(|error| panic!("start {}: {error}", program.display()));
         Self { child }
+    }
+
+    /// How the process ended, if it did.
+    ///
+    /// # Errors
+    /// When the kernel doesn't tell.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().context("look after a process")
     }
 
     /// Its process id.

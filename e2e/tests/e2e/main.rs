@@ -8,6 +8,8 @@ mod command_line;
 mod crash;
 mod demo;
 mod failures;
+mod go_peers;
+mod go_truth;
 mod images;
 mod interruptions;
 mod kubectl_versions;

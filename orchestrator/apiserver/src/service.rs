@@ -18,10 +18,11 @@ use crate::api::Api;
 use crate::auth::rbac::Attributes;
 use crate::auth::{User, token};
 use crate::endpoints;
+use crate::http::negotiation::{Encoding, Objects};
 use crate::http::path::{self, ResourcePath, Target};
 use crate::http::query::Query;
 use crate::http::{Answer, Failure, body, compression, negotiation};
-use crate::objects::{Call, Resource, create, delete, list, patch, update, watch};
+use crate::objects::{Call, Resource, create, delete, list, patch, render, update, watch};
 use crate::{reviews, subresources};
 
 /// The server as a tower service, for one identity.
@@ -49,7 +50,12 @@ impl ApiService {
             Ok(answer) => answer,
             Err(failure) => {
                 tracing::debug!(method = %parts.method, path = parts.uri.path(), code = failure.code().as_u16(), %failure, "A request failed.");
-                body::failure(&failure)
+                let answer = body::failure(&failure);
+                if negotiation::wants_protobuf(accept(&parts.headers)) {
+                    render::in_protobuf(answer)
+                } else {
+                    answer
+                }
             }
         };
         self.api
@@ -201,10 +207,9 @@ impl ApiService {
         {
             return Err(Failure::no_such_path());
         }
-        let accept = parts
-            .headers
-            .get(header::ACCEPT)
-            .and_then(|value| value.to_str().ok());
+        let accept = accept(&parts.headers);
+        let is_own = resource.custom.is_some() && subresource.is_none_or(|sub| sub.name == "status");
+        let objects = if is_own { Objects::Custom } else { Objects::BuiltIn };
         // A log is text, whatever the client would take otherwise.
         let is_text = path.subresource.as_deref() == Some("log");
         Ok(Call {
@@ -216,7 +221,7 @@ impl ApiService {
             name: path.name.as_deref(),
             query,
             headers: &parts.headers,
-            form: negotiation::answer_form(accept.filter(|_| !is_text))?,
+            form: negotiation::answer_form(accept.filter(|_| !is_text), objects)?,
         })
     }
 }
@@ -238,6 +243,10 @@ where
         let service = self.clone();
         Box::pin(async move { Ok(service.answer(request).await) })
     }
+}
+
+fn accept(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::ACCEPT)?.to_str().ok()
 }
 
 /// The verb by which a request is authorised and handled.
@@ -276,7 +285,11 @@ fn attributes<'r>(verb: &'r str, path: &'r ResourcePath<'_>, query: &'r Query<'_
 
 /// Hands the request to its handler; a deprecated version is told of.
 async fn dispatch(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
-    let answer = handle(call, verb, body).await?;
+    let mut answer = handle(call, verb, body).await?;
+    // Handlers answer in JSON; only what may be large, lists and watches, is encoded where it is made.
+    if call.form.encoding == Encoding::Protobuf {
+        answer = render::in_protobuf(answer);
+    }
     let custom = call.resource.custom.as_ref();
     Ok(
         match custom.and_then(|custom| custom.version().deprecation_warning.clone()) {

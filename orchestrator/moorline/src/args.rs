@@ -127,6 +127,9 @@ pub struct Up {
     /// files to pods.
     #[arg(long)]
     pub host_image: bool,
+    /// How long older states of objects can be read, by lists in pages and watches that go on, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub compaction_interval: u64,
     /// How long running work may take to finish after SIGTERM, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub shutdown_grace_period: u64,

@@ -63,6 +63,8 @@ pub struct ClusterConfig {
     pub host_image: bool,
     /// Whether the snapshot kinds, and the driver's snapshot class, are made.
     pub snapshots: bool,
+    /// How long older states of objects can be read.
+    pub compaction_interval: Duration,
 }
 
 /// A running cluster. Dropped without [`Cluster::shutdown`], it ends as with `kill -9`.
@@ -359,6 +361,7 @@ fn server_config(config: &ClusterConfig) -> moorline_apiserver::Config {
     server.names.server_addresses = vec![config.listen.ip()];
     server.names.node_name = Some(config.node_name.clone());
     server.names.node_addresses = vec![NODE_IP.into()];
+    server.compaction_interval = config.compaction_interval;
     server
 }
 

@@ -69,6 +69,7 @@ fn config(args: &args::Up) -> anyhow::Result<ClusterConfig> {
         controllers: !args.no_controllers,
         host_image: args.host_image,
         snapshots: !args.no_snapshots,
+        compaction_interval: Duration::from_secs(args.compaction_interval),
     })
 }
 

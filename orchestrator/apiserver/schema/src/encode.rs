@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::registry::{Cardinality, Kind, Registry, TypeId};
+use crate::registry::{Cardinality, Gvk, Kind, Registry, TypeId};
 use crate::time;
 use crate::wire::{MAGIC, put_bytes, put_fixed64, put_number};
 
@@ -20,14 +20,85 @@ pub fn protobuf(
     kind: &str,
     value: &Value,
 ) -> Vec<u8> {
-    let raw = message(registry, type_id, value);
+    enveloped(api_version, kind, &message(registry, type_id, value))
+}
+
+/// Encodes an object that names its own type as a protobuf body; nothing for a type that has no protobuf form.
+#[must_use]
+pub fn named(registry: &Registry, value: &Value) -> Option<Vec<u8>> {
+    let name = |field: &str| value.get(field).and_then(Value::as_str);
+    let (api_version, kind) = (name("apiVersion")?, name("kind")?);
+    let gvk = Gvk::new(api_version, kind);
+    let type_id = registry.type_by_gvk(gvk.group, gvk.version, gvk.kind)?;
+    // Some kinds are made for JSON alone, and then no field of theirs has a number.
+    let has_form = !registry.get(type_id).proto.is_empty();
+    has_form.then(|| protobuf(registry, type_id, api_version, kind, value))
+}
+
+/// A list that is encoded item by item, so that never more than one of them is there as a tree.
+#[derive(Debug)]
+pub struct ListEncoder<'r> {
+    registry: &'r Registry,
+    number: u32,
+    item: TypeId,
+    raw: Vec<u8>,
+}
+
+impl<'r> ListEncoder<'r> {
+    /// Begins a list of this type with its metadata; nothing if the type is no list of messages.
+    #[must_use]
+    pub fn new(registry: &'r Registry, list: TypeId, metadata: &Value) -> Option<Self> {
+        let items = registry.get(list).field("items")?;
+        let Kind::Message(item) = items.kind else {
+            return None;
+        };
+        let mut head = Map::new();
+        head.insert("metadata".to_owned(), metadata.clone());
+        Some(ListEncoder {
+            registry,
+            number: items.number,
+            item,
+            raw: message(registry, list, &head.into()),
+        })
+    }
+
+    /// Adds an item.
+    pub fn push(&mut self, item: &Value) {
+        let bytes = message(self.registry, self.item, item);
+        put_bytes(&mut self.raw, self.number, &bytes);
+    }
+
+    /// The whole list, in its envelope.
+    #[must_use]
+    pub fn finish(self, api_version: &str, kind: &str) -> Vec<u8> {
+        enveloped(api_version, kind, &self.raw)
+    }
+}
+
+/// Encodes an event of a watch about a finished body: a frame of its own, its length in front.
+#[must_use]
+pub fn watch_frame(kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(object.len() + 8);
+    put_bytes(&mut raw, 1, object);
+    let mut event = Vec::with_capacity(raw.len() + kind.len() + 8);
+    put_bytes(&mut event, 1, kind.as_bytes());
+    put_bytes(&mut event, 2, &raw);
+    // An object is limited to some megabytes, far below what four bytes count.
+    let length = u32::try_from(event.len()).unwrap_or(u32::MAX);
+    let mut frame = Vec::with_capacity(event.len() + 4);
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&event);
+    frame
+}
+
+fn enveloped(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     let mut names = Vec::with_capacity(api_version.len() + kind.len() + 4);
     put_bytes(&mut names, 1, api_version.as_bytes());
     put_bytes(&mut names, 2, kind.as_bytes());
     let mut out = Vec::with_capacity(raw.len() + names.len() + 16);
     out.extend_from_slice(MAGIC);
     put_bytes(&mut out, 1, &names);
-    put_bytes(&mut out, 2, &raw);
+    put_bytes(&mut out, 2, raw);
     put_bytes(&mut out, 3, b"");
     put_bytes(&mut out, 4, b"");
     out

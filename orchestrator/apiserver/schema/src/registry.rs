@@ -67,8 +67,14 @@ impl Registry {
                 by_gvk.insert(gvk, TypeId(index));
             }
         }
-        if let Some(&options) = by_id.get("meta/v1.DeleteOptions") {
-            by_gvk.insert(("meta.k8s.io", "v1", "DeleteOptions"), options);
+        for kind in [
+            "DeleteOptions",
+            "PartialObjectMetadata",
+            "PartialObjectMetadataList",
+        ] {
+            if let Some(&id) = by_id.get(&*format!("meta/v1.{kind}")) {
+                by_gvk.insert(("meta.k8s.io", "v1", kind), id);
+            }
         }
         let groups = resources::load(&by_id);
         for resource in groups.iter().flat_map(GroupFacts::resources) {

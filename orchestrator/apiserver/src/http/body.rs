@@ -78,6 +78,10 @@ where
     }
 }
 
+pub(crate) const PROTOBUF: HeaderValue = HeaderValue::from_static("application/vnd.kubernetes.protobuf");
+/// Of a watch, whose answer is a row of frames.
+pub(crate) const PROTOBUF_WATCH: HeaderValue =
+    HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer of one piece.

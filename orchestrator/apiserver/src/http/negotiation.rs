@@ -7,6 +7,7 @@ use super::Failure;
 pub(crate) enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// What is shown of an object.
@@ -27,11 +28,20 @@ pub(crate) struct Form {
     pub(crate) shape: Shape,
 }
 
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// Takes the first clause of `Accept` that can be served. Protobuf answers are not offered: each client that asks
-/// for them names JSON next.
-pub(crate) fn answer_form(accept: Option<&str>) -> Result<Form, Failure> {
+/// Which objects an answer is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Objects {
+    /// They have a protobuf form.
+    BuiltIn,
+    /// Only their metadata has one.
+    Custom,
+}
+
+/// Takes the first clause of `Accept` that can be served.
+pub(crate) fn answer_form(accept: Option<&str>, objects: Objects) -> Result<Form, Failure> {
     let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else {
         return Ok(Form {
             encoding: Encoding::Json,
@@ -40,15 +50,26 @@ pub(crate) fn answer_form(accept: Option<&str>) -> Result<Form, Failure> {
     };
     accept
         .split(',')
-        .find_map(clause_form)
-        .ok_or_else(|| Failure::not_acceptable(&ACCEPTED))
+        .find_map(|clause| clause_form(clause, objects))
+        .ok_or_else(|| {
+            Failure::not_acceptable(match objects {
+                Objects::BuiltIn => &ACCEPTED,
+                Objects::Custom => &ACCEPTED[..2],
+            })
+        })
 }
 
-fn clause_form(clause: &str) -> Option<Form> {
+/// Whether a client wants to be told of failures in protobuf.
+pub(crate) fn wants_protobuf(accept: Option<&str>) -> bool {
+    answer_form(accept, Objects::BuiltIn).is_ok_and(|form| form.encoding == Encoding::Protobuf)
+}
+
+fn clause_form(clause: &str, objects: Objects) -> Option<Form> {
     let mut parts = clause.split(';').map(str::trim);
     let encoding = match parts.next()? {
         "application/json" | "*/*" | "application/*" => Encoding::Json,
         "application/yaml" => Encoding::Yaml,
+        PROTOBUF => Encoding::Protobuf,
         _ => return None,
     };
     let (mut shape, mut group, mut version) = (Shape::Object, "", "");
@@ -68,7 +89,12 @@ fn clause_form(clause: &str) -> Option<Form> {
     }
     // The same types are known as v1beta1; their form did not change, but the answer would claim v1.
     let known = shape == Shape::Object || (group == "meta.k8s.io" && version == "v1");
-    known.then_some(Form { encoding, shape })
+    let encodable = match (encoding, shape) {
+        (Encoding::Protobuf, Shape::Table) => false,
+        (Encoding::Protobuf, Shape::Object) => objects == Objects::BuiltIn,
+        _ => true,
+    };
+    (known && encodable).then_some(Form { encoding, shape })
 }
 
 /// Whether aggregated discovery is asked for before the plain form.
@@ -95,11 +121,11 @@ pub(crate) fn body_form(content_type: Option<&str>) -> Result<BodyForm, Failure>
     match media_type(content_type) {
         "" | "application/json" => Ok(BodyForm::Json),
         "application/yaml" => Ok(BodyForm::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(BodyForm::Protobuf),
+        PROTOBUF => Ok(BodyForm::Protobuf),
         _ => Err(Failure::unsupported_media_type(&[
             "application/json",
             "application/yaml",
-            "application/vnd.kubernetes.protobuf",
+            PROTOBUF,
         ])),
     }
 }
@@ -146,12 +172,32 @@ mod tests {
     #[test]
     fn answers() {
         use {Encoding::*, Shape::*};
-        let cases = [
+        let cases: [(&str, Option<(Encoding, Shape)>); 16] = [
             ("", Some((Json, Object))),
             ("*/*", Some((Json, Object))),
             ("application/json", Some((Json, Object))),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
+                Some((Protobuf, Object)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf, */*",
+                Some((Protobuf, Object)),
+            ),
+            (
+                "application/json,application/vnd.kubernetes.protobuf",
+                Some((Json, Object)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;type=collection",
+                Some((Protobuf, Object)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+                Some((Protobuf, Metadata)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json",
                 Some((Json, Object)),
             ),
             (
@@ -171,11 +217,33 @@ mod tests {
                 Some((Json, Object)),
             ),
             ("application/yaml", Some((Yaml, Object))),
-            ("application/vnd.kubernetes.protobuf", None),
+            ("application/vnd.kubernetes.protobuf", Some((Protobuf, Object))),
             ("text/html", None),
         ];
         for (accept, expected) in cases {
-            let form = answer_form(Some(accept))
+            let form = answer_form(Some(accept), Objects::BuiltIn)
+                .ok()
+                .map(|form| (form.encoding, form.shape));
+            assert_eq!(form, expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn answers_about_custom_objects() {
+        use {Encoding::*, Shape::*};
+        let cases = [
+            ("application/vnd.kubernetes.protobuf", None),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some((Json, Object)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+                Some((Protobuf, Metadata)),
+            ),
+        ];
+        for (accept, expected) in cases {
+            let form = answer_form(Some(accept), Objects::Custom)
                 .ok()
                 .map(|form| (form.encoding, form.shape));
             assert_eq!(form, expected, "{accept}");

@@ -1,5 +1,7 @@
 //! `PATCH`: JSON patch, JSON merge patch and strategic merge patch, applied to what is there.
 
+mod operations;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -163,7 +165,7 @@ pub(crate) fn result(call: &Call<'_>, patch: &Patch, base: &Value) -> Result<Val
     match patch {
         Patch::Json(patch) => {
             let mut patched = base.clone();
-            json_patch::patch(&mut patched, patch).map_err(|error| {
+            operations::apply(&mut patched, patch).map_err(|error| {
                 let cause = Cause {
                     reason: "FieldValueInvalid",
                     message: format!("Invalid value: {error}"),

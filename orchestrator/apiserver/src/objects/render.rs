@@ -1,17 +1,18 @@
 //! Objects into answers: as they are, as metadata alone, or as rows of a table. Whole objects are never parsed for it.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use moorline_schema::custom::columns;
-use moorline_schema::table;
+use moorline_schema::registry::{Gvk, Registry};
+use moorline_schema::{encode, table};
 use serde_json::{Value, json};
 
 use super::Resource;
 use crate::cache::Entry;
 use crate::http::negotiation::{Encoding, Form, Shape};
 use crate::http::query::Query;
-use crate::http::{Answer, Failure, body};
+use crate::http::{Answer, Failure, ResponseBody, body};
 
 /// What a table's rows carry of their objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,11 @@ impl Renderer {
         metadata: &ListMetadata,
         now: Timestamp,
     ) -> Answer {
+        if self.form.encoding == Encoding::Protobuf
+            && let Some(answer) = self.protobuf_list(entries.clone(), metadata)
+        {
+            return answer;
+        }
         if self.form.shape == Shape::Table {
             let rows = entries
                 .map(|entry| self.row(self.served(&entry.json), now))
@@ -119,13 +125,7 @@ impl Renderer {
             let table = self.table(metadata.to_json(), rows);
             return encoded(self.form.encoding, StatusCode::OK, Bytes::from(table.to_string()));
         }
-        let (kind, api_version) = match self.form.shape {
-            Shape::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),
-            _ => (
-                self.resource.facts.list_kind.unwrap_or("List"),
-                self.resource.facts.api_version(),
-            ),
-        };
+        let (kind, api_version) = self.list_type();
         let size: usize = entries.clone().map(|entry| entry.json.len() + 1).sum();
         let mut out = BytesMut::with_capacity(size + 256);
         let head = format!(
@@ -145,6 +145,70 @@ impl Renderer {
         }
         out.put_slice(b"]}");
         encoded(self.form.encoding, StatusCode::OK, out.freeze())
+    }
+
+    /// The kind and version of a list that is no table.
+    fn list_type(&self) -> (&'static str, String) {
+        match self.form.shape {
+            Shape::Metadata => ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned()),
+            _ => (
+                self.resource.facts.list_kind.unwrap_or("List"),
+                self.resource.facts.api_version(),
+            ),
+        }
+    }
+
+    /// The list in protobuf, if its type has that form. Memory: one copy of the list's bytes, one object as a tree.
+    fn protobuf_list<'e>(
+        &self,
+        entries: impl Iterator<Item = &'e Entry>,
+        metadata: &ListMetadata,
+    ) -> Option<Answer> {
+        let registry = Registry::builtin();
+        let (kind, api_version) = self.list_type();
+        let gvk = Gvk::new(&api_version, kind);
+        let list = registry.type_by_gvk(gvk.group, gvk.version, gvk.kind)?;
+        let mut encoder = encode::ListEncoder::new(registry, list, &metadata.to_json())?;
+        for entry in entries {
+            let value = self.served(&entry.json);
+            encoder.push(&match self.form.shape {
+                Shape::Metadata => partial(&value),
+                _ => value,
+            });
+        }
+        let bytes = encoder.finish(&api_version, kind).into();
+        Some(body::whole(StatusCode::OK, body::PROTOBUF, bytes))
+    }
+
+    /// How an answer of events is labelled.
+    pub(crate) fn stream_type(&self) -> HeaderValue {
+        match self.form.encoding {
+            Encoding::Protobuf => body::PROTOBUF_WATCH,
+            Encoding::Json | Encoding::Yaml => body::JSON,
+        }
+    }
+
+    /// Appends an event about a stored object to an answer of events.
+    pub(crate) fn put_event(&self, out: &mut BytesMut, kind: &str, json: &Bytes, now: Timestamp) {
+        let shaped = self.object(json, now);
+        match self.form.encoding {
+            Encoding::Protobuf => {
+                self.put_tree(out, kind, &serde_json::from_slice(&shaped).unwrap_or_default())
+            }
+            Encoding::Json | Encoding::Yaml => put_line(out, kind, &shaped),
+        }
+    }
+
+    /// Appends an event about a finished object.
+    pub(crate) fn put_tree(&self, out: &mut BytesMut, kind: &str, object: &Value) {
+        match self.form.encoding {
+            Encoding::Protobuf => {
+                // Negotiation gave protobuf only for kinds that have it; a client would skip an empty object.
+                let object = encode::named(Registry::builtin(), object).unwrap_or_default();
+                out.put_slice(&encode::watch_frame(kind, &object));
+            }
+            Encoding::Json | Encoding::Yaml => put_line(out, kind, object.to_string().as_bytes()),
+        }
     }
 
     /// The object of a bookmark.
@@ -202,10 +266,36 @@ fn partial(object: &Value) -> Value {
     json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] })
 }
 
-/// An answer of finished JSON in the agreed encoding.
+fn put_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
+    out.reserve(object.len() + 40);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+}
+
+/// Turns a finished answer of JSON into protobuf, if it is an object that has this form.
+pub(crate) fn in_protobuf(mut answer: Answer) -> Answer {
+    if answer.headers().get(header::CONTENT_TYPE) != Some(&body::JSON) {
+        return answer;
+    }
+    let ResponseBody::Whole(Some(json)) = answer.body() else {
+        return answer;
+    };
+    let value: Value = serde_json::from_slice(json).unwrap_or_default();
+    let Some(bytes) = encode::named(Registry::builtin(), &value) else {
+        return answer;
+    };
+    *answer.body_mut() = ResponseBody::Whole(Some(bytes.into()));
+    answer.headers_mut().insert(header::CONTENT_TYPE, body::PROTOBUF);
+    answer
+}
+
+/// An answer of finished JSON in the agreed encoding; protobuf is made on the way out, by [`in_protobuf`].
 pub(crate) fn encoded(encoding: Encoding, code: StatusCode, json: Bytes) -> Answer {
     match encoding {
-        Encoding::Json => body::whole(code, body::JSON, json),
+        Encoding::Json | Encoding::Protobuf => body::whole(code, body::JSON, json),
         Encoding::Yaml => {
             let value: Value = serde_json::from_slice(&json).unwrap_or_default();
             match serde_saphyr::to_string(&value) {

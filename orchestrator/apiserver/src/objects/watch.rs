@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -67,12 +67,13 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Answer, Failure> {
         collection,
     };
     watcher.start(call, start).await?;
+    let stream_type = watcher.renderer.stream_type();
     let _gauge = call.api.metrics.watch_started(call.resource.facts.plural);
     let pieces = futures::stream::unfold((watcher, _gauge), |(mut watcher, gauge)| async move {
         let piece = watcher.next_piece().await?;
         Some((Ok(piece), (watcher, gauge)))
     });
-    let mut answer = body::streamed(body::JSON, Box::pin(pieces));
+    let mut answer = body::streamed(stream_type, Box::pin(pieces));
     answer.headers_mut().insert(
         header::CACHE_CONTROL,
         http::HeaderValue::from_static("no-cache, private"),
@@ -231,7 +232,7 @@ impl Watcher {
         let now = Timestamp::now();
         for entry in entries.by_ref() {
             if self.scope.holds(&entry.path) && self.selector.matches(&entry) {
-                put_line(&mut piece, "ADDED", &self.renderer.object(&entry.json, now));
+                self.renderer.put_event(&mut piece, "ADDED", &entry.json, now);
             }
             if piece.len() >= PIECE_BYTES {
                 return Some(piece.freeze());
@@ -254,11 +255,11 @@ impl Watcher {
                 continue;
             };
             if entry.revision == change.revision {
-                put_line(&mut piece, kind, &self.renderer.object(&entry.json, now));
+                self.renderer.put_event(&mut piece, kind, &entry.json, now);
             } else {
                 // Gone from view: the last state that was shown, under the revision of the change.
                 let last = entry.at_revision(self.collection.head.len(), change.revision);
-                put_line(&mut piece, kind, &self.renderer.object(&last.json, now));
+                self.renderer.put_event(&mut piece, kind, &last.json, now);
             }
         }
         piece.freeze()
@@ -266,13 +267,19 @@ impl Watcher {
 
     fn bookmark(&self, revision: u64, ends_initial_events: bool) -> Bytes {
         let object = self.renderer.bookmark(revision, ends_initial_events);
-        line("BOOKMARK", &object)
+        self.event("BOOKMARK", &object)
     }
 
     fn fail(&mut self, lost: Lost) -> Bytes {
         self.ended = true;
         let message = format!("too old resource version: {} ({})", self.revision, lost.oldest);
-        line("ERROR", &Failure::expired(message).to_json())
+        self.event("ERROR", &Failure::expired(message).to_json())
+    }
+
+    fn event(&self, kind: &str, object: &Value) -> Bytes {
+        let mut piece = BytesMut::new();
+        self.renderer.put_tree(&mut piece, kind, object);
+        piece.freeze()
     }
 }
 
@@ -286,17 +293,4 @@ fn transition(change: &Change, sees: impl Fn(&Entry) -> bool) -> Option<(&'stati
         (Some(old), None) => Some(("DELETED", old)),
         (None, None) => None,
     }
-}
-
-fn put_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
-    out.reserve(object.len() + 40);
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(kind.as_bytes());
-    out.put_slice(b"\",\"object\":");
-    out.put_slice(object);
-    out.put_slice(b"}\n");
-}
-
-fn line(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({ "type": kind, "object": object })))
 }

@@ -25,6 +25,8 @@ mod logs;
 #[cfg(test)]
 mod loops;
 #[cfg(test)]
+mod protobuf;
+#[cfg(test)]
 mod published;
 #[cfg(test)]
 mod rules;

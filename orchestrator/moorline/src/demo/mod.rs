@@ -83,6 +83,7 @@ async fn tell(args: &args::Demo, state: &StateDir, timeline: &mut Timeline) -> a
         controllers: true,
         host_image: true,
         snapshots: false,
+        compaction_interval: Duration::from_secs(300),
     };
     let cluster = Cluster::start(config).await?;
     let story = async {
