@@ -110,6 +110,26 @@ impl Part {
         }
     }
 
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("process ids fit"));
+        kill(pid, signal).expect("signal the process");
+    }
+
+    /// Waits for the process's own end and gives its exit code; `None` for one that a signal ended.
+    ///
+    /// # Panics
+    /// When it takes longer than `limit`.
+    pub fn wait_exit(mut self, limit: Duration) -> Option<i32> {
+        crate::wait::until("the process to end", limit, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status.code()),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
     /// Asks the process to end, as an init system would, and waits for it.
     ///
     /// # Errors

@@ -24,13 +24,13 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A socket before the driver's that hands on every call; from some moment on, no answer comes back.
-struct MuteProxy {
-    socket: PathBuf,
+pub(crate) struct MuteProxy {
+    pub(crate) socket: PathBuf,
     is_mute: Arc<AtomicBool>,
 }
 
 impl MuteProxy {
-    fn start(dir: &Path, driver: PathBuf) -> Self {
+    pub(crate) fn start(dir: &Path, driver: PathBuf) -> Self {
         let socket = dir.join("proxy.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let is_mute = Arc::new(AtomicBool::new(false));
@@ -50,7 +50,7 @@ impl MuteProxy {
         Self { socket, is_mute }
     }
 
-    fn mute(&self) {
+    pub(crate) fn mute(&self) {
         self.is_mute.store(true, Ordering::SeqCst);
     }
 }
@@ -68,7 +68,7 @@ fn forward(mut from: UnixStream, mut to: UnixStream, is_mute: impl Fn() -> bool)
 }
 
 /// The volumes that the driver has, asked past the proxy.
-async fn volumes(socket: &Path) -> Result<Vec<String>, String> {
+pub(crate) async fn volumes(socket: &Path) -> Result<Vec<String>, String> {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", socket.display()))
         .map_err(|error| error.to_string())?;
     let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
