@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use moorline_e2e::{process, require};
+use moorline_e2e::{cluster::TestCluster, process, require, require_kubectl};
 
 /// The folder of the workspace.
 fn workspace() -> &'static Path {
@@ -44,6 +44,70 @@ fn a_new_driver_builds_and_passes_its_own_conformance_test() {
     );
     assert!(text.contains("does_what_it_advertises ... ok"), "{text}");
     assert!(text.contains(" passed, 0 failed, "), "{text}");
+}
+
+/// What the server would make of the manifests. A DaemonSet is no resource here: what it would run is judged as a pod.
+#[test]
+fn manifests_of_a_new_driver_are_valid() {
+    require_kubectl!();
+    let directory = tempfile::tempdir().unwrap();
+    let project = directory.path().join("acme-disk");
+    let (code, _, stderr) =
+        process::run(&["driver", "new", "acme-disk", "--path", project.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let cluster = TestCluster::start(&["--no-kubelet", "--no-driver"]);
+    let kubectl = cluster.kubectl();
+    let mut judged = Vec::new();
+    for entry in fs::read_dir(project.join("deploy")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+        for document in documents {
+            let (kind, document) = match document["kind"].as_str().unwrap() {
+                "DaemonSet" => ("Pod of the DaemonSet", pod_of(&document)),
+                kind => (kind, document.clone()),
+            };
+            let args = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+            let answer = kubectl.with_input(&args, &document.to_string());
+            assert_eq!(answer.code, Some(0), "{kind}: {}", answer.stderr);
+            assert!(answer.stdout.contains("(server dry run)"), "{}", answer.stdout);
+            judged.push(kind.to_owned());
+        }
+    }
+    judged.sort();
+    assert_eq!(
+        judged,
+        [
+            "CSIDriver",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "Pod of the DaemonSet",
+            "ServiceAccount",
+            "StorageClass",
+        ]
+    );
+    // The server judges: what it does not know is refused, and nothing was made.
+    let wrong = r#"{"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "a.b"}, "spec": {"x": 1}}"#;
+    let args = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+    assert_ne!(kubectl.with_input(&args, wrong).code, Some(0));
+    assert_eq!(kubectl.run(&["get", "csidrivers", "-o", "name"]), "");
+}
+
+/// The pod that a DaemonSet makes, but for its service account: a dry run has made none.
+fn pod_of(daemon_set: &serde_json::Value) -> serde_json::Value {
+    let template = &daemon_set["spec"]["template"];
+    let labels = &daemon_set["spec"]["selector"]["matchLabels"];
+    assert_eq!(
+        labels, &template["metadata"]["labels"],
+        "the selector finds the pods"
+    );
+    let mut spec = template["spec"].clone();
+    spec.as_object_mut().unwrap().remove("serviceAccountName");
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "acme-disk-x", "namespace": "kube-system", "labels": labels},
+        "spec": spec,
+    })
 }
 
 #[test]
