@@ -13,9 +13,11 @@
 //! What a check needs and the driver does not advertise is skipped, with the reason. Volumes and snapshots that checks
 //! make are removed at the end, also after failures; a driver that can't remove them fails the last check.
 
+mod attachment;
 mod context;
 mod groups;
 mod identity;
+mod metadata;
 mod node;
 mod snapshots;
 mod volumes;
@@ -44,6 +46,8 @@ pub struct Options {
     pub secrets: BTreeMap<String, String>,
     /// Block devices instead of filesystems?
     pub is_block: bool,
+    /// Filesystem of new volumes that are no block devices; empty: what the driver likes.
+    pub fs_type: String,
     /// Size of new volumes; they are grown to twice of it.
     pub capacity_bytes: u64,
     /// Begins the names of everything that is made.
@@ -61,6 +65,7 @@ impl Default for Options {
             mutable_parameters: BTreeMap::new(),
             secrets: BTreeMap::new(),
             is_block: false,
+            fs_type: String::new(),
             capacity_bytes: 1 << 30,
             name_prefix: format!("conformance-{}", std::process::id()),
             call_timeout: Duration::from_secs(60),
@@ -173,8 +178,10 @@ pub async fn check(endpoint: &Endpoint, options: &Options) -> Result<Report, Con
     let families = [
         identity::DEMANDS,
         volumes::DEMANDS,
+        attachment::DEMANDS,
         snapshots::DEMANDS,
         groups::DEMANDS,
+        metadata::DEMANDS,
         node::DEMANDS,
     ];
     let mut checks = Vec::new();

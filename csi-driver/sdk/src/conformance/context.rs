@@ -3,12 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    future::Future,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use moorline_proto::csi::{
     self, controller_client::ControllerClient, group_controller_client::GroupControllerClient,
-    identity_client::IdentityClient, node_client::NodeClient, volume_capability as wire,
+    identity_client::IdentityClient, node_client::NodeClient,
+    snapshot_metadata_client::SnapshotMetadataClient, volume_capability as wire,
+    volume_content_source::Type as SourceType,
 };
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -16,6 +19,11 @@ use tonic::{Code, Response, Status, transport::Channel};
 
 use super::{Checked, Fault, Options};
 use crate::Endpoint;
+
+/// Nobody has this id, and it is a well-formed one.
+pub(super) const UNKNOWN_ID: &str = "conformance-nobody-has-this-id";
+/// No list has such a token.
+const UNKNOWN_TOKEN: &str = "conformance made this up";
 
 /// Why a driver could not be checked at all.
 #[derive(Debug, Error)]
@@ -163,6 +171,10 @@ impl Context {
         GroupControllerClient::new(self.channel.clone())
     }
 
+    pub(super) fn snapshot_metadata(&self) -> SnapshotMetadataClient<Channel> {
+        SnapshotMetadataClient::new(self.channel.clone())
+    }
+
     pub(super) fn node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.node_channel.clone())
     }
@@ -184,7 +196,10 @@ impl Context {
         let access_type = if self.options.is_block {
             wire::AccessType::Block(wire::BlockVolume {})
         } else {
-            wire::AccessType::Mount(wire::MountVolume::default())
+            wire::AccessType::Mount(wire::MountVolume {
+                fs_type: self.options.fs_type.clone(),
+                ..Default::default()
+            })
         };
         csi::VolumeCapability {
             access_type: Some(access_type),
@@ -221,6 +236,75 @@ impl Context {
 
     pub(super) async fn volume(&self) -> Result<csi::Volume, Fault> {
         self.create(self.create_request()).await
+    }
+
+    /// To twice the size of new ones.
+    pub(super) fn expand_request(&self, volume_id: &str) -> csi::ControllerExpandVolumeRequest {
+        csi::ControllerExpandVolumeRequest {
+            volume_id: volume_id.to_owned(),
+            capacity_range: Some(csi::CapacityRange {
+                required_bytes: self.bytes() * 2,
+                limit_bytes: 0,
+            }),
+            secrets: self.secrets(),
+            volume_capability: Some(self.capability()),
+        }
+    }
+
+    pub(super) fn attach_request(
+        &self,
+        volume: &csi::Volume,
+        node_id: &str,
+    ) -> csi::ControllerPublishVolumeRequest {
+        csi::ControllerPublishVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            node_id: node_id.to_owned(),
+            volume_capability: Some(self.capability()),
+            readonly: false,
+            secrets: self.secrets(),
+            volume_context: volume.volume_context.clone(),
+        }
+    }
+
+    /// The way back from [`Context::attach_request`]; nothing attached is fine.
+    pub(super) async fn detach(&self, volume: &csi::Volume, node_id: &str) -> Checked {
+        let request = csi::ControllerUnpublishVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            node_id: node_id.to_owned(),
+            secrets: self.secrets(),
+        };
+        let answer = self.controller().controller_unpublish_volume(request).await;
+        ok("ControllerUnpublishVolume", answer).map(drop)
+    }
+
+    fn create_request_from(&self, source: SourceType) -> csi::CreateVolumeRequest {
+        csi::CreateVolumeRequest {
+            volume_content_source: Some(csi::VolumeContentSource { r#type: Some(source) }),
+            ..self.create_request()
+        }
+    }
+
+    /// A volume with content from elsewhere; it has to name its source.
+    pub(super) async fn volume_from(&self, source: SourceType) -> Result<csi::Volume, Fault> {
+        let request = self.create_request_from(source);
+        let source = request.volume_content_source.clone();
+        let volume = self.create(request).await?;
+        demand_that(volume.content_source == source, || {
+            "the new volume does not name its source".to_owned()
+        })?;
+        Ok(volume)
+    }
+
+    /// What is not there can't become a volume.
+    pub(super) async fn no_volume_from(&self, what: &str, source: SourceType) -> Checked {
+        let request = self.create_request_from(source);
+        let answer = self.controller().create_volume(request).await;
+        refused(&format!("CreateVolume from {what}"), Code::NotFound, answer)
+    }
+
+    pub(super) async fn node_id(&self) -> Result<String, Fault> {
+        let answer = self.node().node_get_info(csi::NodeGetInfoRequest {}).await;
+        Ok(ok("NodeGetInfo", answer)?.node_id)
     }
 
     pub(super) async fn delete(&self, volume_id: &str) -> Checked {
@@ -306,6 +390,49 @@ impl Context {
             None => Ok(()),
         }
     }
+}
+
+pub(super) fn unknown_volume() -> csi::Volume {
+    csi::Volume {
+        volume_id: UNKNOWN_ID.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// All entries of a list that is asked for in pages of so many (0: as many as the driver likes). `page` asks with a token.
+pub(super) async fn all_pages<T, F>(
+    max_entries: i32,
+    mut page: impl FnMut(String) -> F,
+) -> Result<Vec<T>, Fault>
+where
+    F: Future<Output = Result<(Vec<T>, String), Fault>>,
+{
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let (entries, next) = page(token).await?;
+        let count = entries.len();
+        let is_within = max_entries == 0 || usize::try_from(max_entries).is_ok_and(|max| count <= max);
+        demand_that(is_within, || {
+            format!("a page of at most {max_entries} has {count} entries")
+        })?;
+        all.extend(entries);
+        token = next;
+        if token.is_empty() {
+            return Ok(all);
+        }
+        demand_that(count > 0, || "an empty page is followed by another".to_owned())?;
+    }
+}
+
+/// A token that no page had is refused; `page` asks with it.
+pub(super) async fn unknown_token_refused<T: fmt::Debug, F>(
+    what: &str,
+    page: impl FnOnce(String) -> F,
+) -> Checked
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    refused(what, Code::Aborted, page(UNKNOWN_TOKEN.to_owned()).await)
 }
 
 /// The answer to a call that has to succeed.

@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::{
     Checked, Demand,
-    context::{Context, demand_that, ok, refused},
+    context::{Context, UNKNOWN_ID, demand_that, ok, refused},
     demand,
 };
 
@@ -111,7 +111,7 @@ fn get_request(group_snapshot_id: &str) -> csi::GetVolumeGroupSnapshotRequest {
 }
 
 async fn get_unknown(context: &Context) -> Checked {
-    let request = get_request("conformance-nobody-has-this-id");
+    let request = get_request(UNKNOWN_ID);
     let answer = context
         .group_controller()
         .get_volume_group_snapshot(request)

@@ -1,13 +1,13 @@
 //! The node: who it is, and a volume's way to a workload and back.
 
-use std::path::Path;
+use std::{future::Future, path::Path};
 
 use moorline_proto::csi;
 use tonic::Code;
 
 use super::{
     Checked, Demand, Fault,
-    context::{Context, demand_that, ok, refused},
+    context::{Context, UNKNOWN_ID, demand_that, ok, refused},
     demand,
 };
 
@@ -32,6 +32,25 @@ pub(super) const DEMANDS: &[Demand] = &[
         "a volume is staged and published, each twice, and back",
         ["NodeService", "controller.CreateDeleteVolume"],
         life
+    ),
+    demand!(
+        "a published volume grows on its node, also twice",
+        [
+            "node.ExpandVolume",
+            "controller.ExpandVolume",
+            "controller.CreateDeleteVolume"
+        ],
+        grow
+    ),
+    demand!(
+        "an unknown volume does not grow on a node",
+        ["node.ExpandVolume"],
+        grow_unknown
+    ),
+    demand!(
+        "growing on a node without an id or a path is refused",
+        ["node.ExpandVolume"],
+        grow_incomplete
     ),
 ];
 
@@ -105,7 +124,7 @@ async fn stage_nowhere(context: &Context) -> Checked {
 
 async fn stats_unknown(context: &Context) -> Checked {
     let request = csi::NodeGetVolumeStatsRequest {
-        volume_id: "conformance-nobody-has-this-id".to_owned(),
+        volume_id: UNKNOWN_ID.to_owned(),
         volume_path: "/conformance/nobody/is/here".to_owned(),
         ..Default::default()
     };
@@ -123,29 +142,86 @@ struct Way<'a> {
     target: String,
 }
 
-async fn life(context: &Context) -> Checked {
+/// Takes a new volume to its target, looks at it there with `there`, and takes it back.
+async fn on_the_way<'a, F>(context: &'a Context, there: impl FnOnce(Way<'a>) -> F) -> Checked
+where
+    F: Future<Output = (Way<'a>, Checked)>,
+{
     let Some(directory) = &context.options.node_dir else {
         return Err(Fault::Skipped("the options have no node_dir".to_owned()));
     };
     let (staging, target) = (directory.join("staging"), directory.join("target"));
     std::fs::create_dir_all(&staging).map_err(|error| format!("make {}: {error}", staging.display()))?;
-    let answer = context.node().node_get_info(csi::NodeGetInfoRequest {}).await;
     let mut way = Way {
         context,
         volume: context.volume().await?,
-        node_id: ok("NodeGetInfo", answer)?.node_id,
+        node_id: context.node_id().await?,
         publish_context: Default::default(),
         staging: staging.display().to_string(),
         target: target.display().to_string(),
     };
-    let there = way.there(&target).await;
+    let (way, seen) = match way.there(&target).await {
+        Ok(()) => there(way).await,
+        Err(fault) => (way, Err(fault)),
+    };
     let back = way.back().await;
     // The first fault is the cause.
-    there.and(back)?;
+    seen.and(back)?;
     demand_that(!target.exists(), || {
         format!("{} is still there after NodeUnpublishVolume", way.target)
     })?;
     std::fs::remove_dir(&staging).map_err(|error| Fault::Failed(format!("remove {}: {error}", way.staging)))
+}
+
+async fn life(context: &Context) -> Checked {
+    on_the_way(context, |way| async move {
+        let measured = way.measure().await;
+        (way, measured)
+    })
+    .await
+}
+
+async fn grow(context: &Context) -> Checked {
+    if context.has("VolumeExpansion.Offline") {
+        return Err(Fault::Skipped(
+            "volumes grow only while nobody uses them".to_owned(),
+        ));
+    }
+    on_the_way(context, |way| async move {
+        let grown = way.grow().await;
+        (way, grown)
+    })
+    .await
+}
+
+fn expand_request(context: &Context, volume_id: &str, path: &str) -> csi::NodeExpandVolumeRequest {
+    csi::NodeExpandVolumeRequest {
+        volume_id: volume_id.to_owned(),
+        volume_path: path.to_owned(),
+        capacity_range: Some(csi::CapacityRange {
+            required_bytes: context.bytes() * 2,
+            limit_bytes: 0,
+        }),
+        volume_capability: Some(context.capability()),
+        secrets: context.secrets(),
+        ..Default::default()
+    }
+}
+
+async fn grow_unknown(context: &Context) -> Checked {
+    let request = expand_request(context, UNKNOWN_ID, "/conformance/nobody/is/here");
+    let answer = context.node().node_expand_volume(request).await;
+    refused("NodeExpandVolume of an unknown volume", Code::NotFound, answer)
+}
+
+async fn grow_incomplete(context: &Context) -> Checked {
+    for (volume_id, path) in [("", "/conformance"), ("v", "")] {
+        let request = expand_request(context, volume_id, path);
+        let answer = context.node().node_expand_volume(request).await;
+        let what = format!("NodeExpandVolume with volume_id {volume_id:?} and volume_path {path:?}");
+        refused(&what, Code::InvalidArgument, answer)?;
+    }
+    Ok(())
 }
 
 impl Way<'_> {
@@ -156,14 +232,7 @@ impl Way<'_> {
     async fn there(&mut self, target: &Path) -> Checked {
         let context = self.context;
         if context.has("controller.PublishUnpublishVolume") {
-            let request = csi::ControllerPublishVolumeRequest {
-                volume_id: self.volume.volume_id.clone(),
-                node_id: self.node_id.clone(),
-                volume_capability: Some(context.capability()),
-                readonly: false,
-                secrets: context.secrets(),
-                volume_context: self.volume.volume_context.clone(),
-            };
+            let request = context.attach_request(&self.volume, &self.node_id);
             let answer = context.controller().controller_publish_volume(request).await;
             self.publish_context = ok("ControllerPublishVolume", answer)?.publish_context;
         }
@@ -184,11 +253,7 @@ impl Way<'_> {
             let request = csi::NodePublishVolumeRequest {
                 volume_id: self.volume.volume_id.clone(),
                 publish_context: self.publish_context.clone(),
-                staging_target_path: if self.stages() {
-                    self.staging.clone()
-                } else {
-                    String::new()
-                },
+                staging_target_path: self.staging_if_any(),
                 target_path: self.target.clone(),
                 volume_capability: Some(context.capability()),
                 readonly: false,
@@ -202,8 +267,35 @@ impl Way<'_> {
         }
         demand_that(target.exists(), || {
             format!("nothing is at {} after NodePublishVolume", self.target)
-        })?;
-        self.measure().await
+        })
+    }
+
+    async fn grow(&self) -> Checked {
+        let context = self.context;
+        let wanted = context.bytes() * 2;
+        let request = context.expand_request(&self.volume.volume_id);
+        let answer = context.controller().controller_expand_volume(request).await;
+        ok("ControllerExpandVolume", answer)?;
+        for _ in 0..2 {
+            let request = csi::NodeExpandVolumeRequest {
+                staging_target_path: self.staging_if_any(),
+                ..expand_request(context, &self.volume.volume_id, &self.target)
+            };
+            let answer = context.node().node_expand_volume(request).await;
+            let size = ok("NodeExpandVolume", answer)?.capacity_bytes;
+            demand_that(size == 0 || size >= wanted, || {
+                format!("the volume has {size} bytes on the node, {wanted} were required")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn staging_if_any(&self) -> String {
+        if self.stages() {
+            self.staging.clone()
+        } else {
+            String::new()
+        }
     }
 
     async fn measure(&self) -> Checked {
@@ -253,13 +345,7 @@ impl Way<'_> {
             }
         }
         if context.has("controller.PublishUnpublishVolume") {
-            let request = csi::ControllerUnpublishVolumeRequest {
-                volume_id: self.volume.volume_id.clone(),
-                node_id: self.node_id.clone(),
-                secrets: context.secrets(),
-            };
-            let answer = context.controller().controller_unpublish_volume(request).await;
-            ok("ControllerUnpublishVolume", answer)?;
+            context.detach(&self.volume, &self.node_id).await?;
         }
         Ok(())
     }

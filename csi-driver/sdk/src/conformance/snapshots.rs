@@ -1,15 +1,16 @@
 //! Snapshots: cut, listed, found, restored, removed.
 
-use moorline_proto::csi;
+use moorline_proto::csi::{
+    self,
+    volume_content_source::{SnapshotSource, Type},
+};
 use tonic::Code;
 
 use super::{
     Checked, Demand, Fault,
-    context::{Context, demand_that, ok, refused},
+    context::{Context, UNKNOWN_ID, all_pages, demand_that, ok, refused, unknown_token_refused},
     demand,
 };
-
-const UNKNOWN_ID: &str = "conformance-nobody-has-this-id";
 
 pub(super) const DEMANDS: &[Demand] = &[
     demand!(
@@ -129,15 +130,10 @@ async fn delete_twice(context: &Context) -> Checked {
     )
 }
 
-fn restore_request(context: &Context, snapshot_id: &str) -> csi::CreateVolumeRequest {
-    use csi::volume_content_source::{SnapshotSource, Type};
-    let source = Type::Snapshot(SnapshotSource {
+fn source(snapshot_id: &str) -> Type {
+    Type::Snapshot(SnapshotSource {
         snapshot_id: snapshot_id.to_owned(),
-    });
-    csi::CreateVolumeRequest {
-        volume_content_source: Some(csi::VolumeContentSource { r#type: Some(source) }),
-        ..context.create_request()
-    }
+    })
 }
 
 async fn restore(context: &Context) -> Checked {
@@ -148,26 +144,20 @@ async fn restore(context: &Context) -> Checked {
             "the snapshot is not ready to use at once".to_owned(),
         ));
     }
-    let request = restore_request(context, &snapshot.snapshot_id);
-    let source = request.volume_content_source.clone();
-    let restored = context.create(request).await?;
-    demand_that(restored.content_source == source, || {
-        "the volume does not name its source".to_owned()
-    })
+    context.volume_from(source(&snapshot.snapshot_id)).await.map(drop)
 }
 
 async fn restore_unknown(context: &Context) -> Checked {
-    let request = restore_request(context, UNKNOWN_ID);
-    let answer = context.controller().create_volume(request).await;
-    refused("CreateVolume from an unknown snapshot", Code::NotFound, answer)
+    context
+        .no_volume_from("an unknown snapshot", source(UNKNOWN_ID))
+        .await
 }
 
 async fn listed(context: &Context, source_volume_id: &str, snapshot_id: &str) -> Result<Vec<String>, Fault> {
-    let (mut ids, mut token) = (Vec::new(), String::new());
-    loop {
+    let entries = all_pages(1, |starting_token| async move {
         let request = csi::ListSnapshotsRequest {
             max_entries: 1,
-            starting_token: token,
+            starting_token,
             source_volume_id: source_volume_id.to_owned(),
             snapshot_id: snapshot_id.to_owned(),
             secrets: context.secrets(),
@@ -176,19 +166,10 @@ async fn listed(context: &Context, source_volume_id: &str, snapshot_id: &str) ->
             "ListSnapshots",
             context.controller().list_snapshots(request).await,
         )?;
-        let count = page.entries.len();
-        demand_that(count <= 1, || format!("a page of at most 1 has {count} entries"))?;
-        ids.extend(
-            page.entries
-                .into_iter()
-                .filter_map(|entry| Some(entry.snapshot?.snapshot_id)),
-        );
-        token = page.next_token;
-        if token.is_empty() {
-            return Ok(ids);
-        }
-        demand_that(count > 0, || "an empty page is followed by another".to_owned())?;
-    }
+        Ok((page.entries, page.next_token))
+    });
+    let snapshots = entries.await?.into_iter().filter_map(|entry| entry.snapshot);
+    Ok(snapshots.map(|snapshot| snapshot.snapshot_id).collect())
 }
 
 async fn list(context: &Context) -> Checked {
@@ -225,15 +206,14 @@ async fn list(context: &Context) -> Checked {
 }
 
 async fn bad_token(context: &Context) -> Checked {
-    let request = csi::ListSnapshotsRequest {
-        starting_token: "conformance made this up".to_owned(),
-        ..Default::default()
-    };
-    refused(
-        "ListSnapshots",
-        Code::Aborted,
-        context.controller().list_snapshots(request).await,
-    )
+    unknown_token_refused("ListSnapshots", |starting_token| async move {
+        let request = csi::ListSnapshotsRequest {
+            starting_token,
+            ..Default::default()
+        };
+        context.controller().list_snapshots(request).await
+    })
+    .await
 }
 
 async fn get(context: &Context) -> Checked {

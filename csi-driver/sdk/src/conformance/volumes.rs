@@ -1,17 +1,20 @@
-//! Volumes: made, listed, grown, changed, attached, removed.
+//! Volumes: made, listed, grown, changed, removed.
 
 use std::collections::{BTreeSet, HashMap};
 
-use moorline_proto::csi;
+use moorline_proto::csi::{
+    self,
+    volume_content_source::{Type, VolumeSource},
+};
 use tonic::Code;
 
 use super::{
     Checked, Demand, Fault,
-    context::{Context, demand_that, ok, refused},
+    context::{
+        Context, UNKNOWN_ID, all_pages, demand_that, ok, refused, unknown_token_refused, unknown_volume,
+    },
     demand,
 };
-
-const UNKNOWN_ID: &str = "conformance-nobody-has-this-id";
 
 pub(super) const DEMANDS: &[Demand] = &[
     demand!(
@@ -129,33 +132,6 @@ pub(super) const DEMANDS: &[Demand] = &[
         "an unknown volume is not cloned",
         ["controller.CloneVolume"],
         clone_unknown
-    ),
-    demand!(
-        "attaching an unknown volume is refused",
-        ["controller.PublishUnpublishVolume"],
-        attach_unknown
-    ),
-    demand!(
-        "attaching to an unknown node is refused",
-        [
-            "controller.PublishUnpublishVolume",
-            "controller.CreateDeleteVolume"
-        ],
-        attach_to_unknown
-    ),
-    demand!(
-        "attaching without a node is refused",
-        ["controller.PublishUnpublishVolume"],
-        attach_nowhere
-    ),
-    demand!(
-        "attach and detach can be repeated",
-        [
-            "controller.PublishUnpublishVolume",
-            "controller.CreateDeleteVolume",
-            "NodeService"
-        ],
-        attach
     ),
 ];
 
@@ -289,15 +265,8 @@ async fn validate(context: &Context) -> Checked {
     )
 }
 
-fn unknown() -> csi::Volume {
-    csi::Volume {
-        volume_id: UNKNOWN_ID.to_owned(),
-        ..Default::default()
-    }
-}
-
 async fn validate_unknown(context: &Context) -> Checked {
-    let request = validate_request(context, &unknown());
+    let request = validate_request(context, &unknown_volume());
     let answer = context.controller().validate_volume_capabilities(request).await;
     refused(
         "ValidateVolumeCapabilities of an unknown volume",
@@ -308,29 +277,16 @@ async fn validate_unknown(context: &Context) -> Checked {
 
 /// Every id of the list, in pages of so many.
 async fn listed(context: &Context, max_entries: i32) -> Result<Vec<String>, Fault> {
-    let (mut ids, mut token) = (Vec::new(), String::new());
-    loop {
+    let entries = all_pages(max_entries, |starting_token| async move {
         let request = csi::ListVolumesRequest {
             max_entries,
-            starting_token: token,
+            starting_token,
         };
         let page = ok("ListVolumes", context.controller().list_volumes(request).await)?;
-        let count = page.entries.len();
-        let is_within = max_entries == 0 || usize::try_from(max_entries).is_ok_and(|max| count <= max);
-        demand_that(is_within, || {
-            format!("a page of at most {max_entries} has {count} entries")
-        })?;
-        ids.extend(
-            page.entries
-                .into_iter()
-                .filter_map(|entry| Some(entry.volume?.volume_id)),
-        );
-        token = page.next_token;
-        if token.is_empty() {
-            return Ok(ids);
-        }
-        demand_that(count > 0, || "an empty page is followed by another".to_owned())?;
-    }
+        Ok((page.entries, page.next_token))
+    });
+    let volumes = entries.await?.into_iter().filter_map(|entry| entry.volume);
+    Ok(volumes.map(|volume| volume.volume_id).collect())
 }
 
 async fn list(context: &Context) -> Checked {
@@ -359,15 +315,14 @@ async fn pages(context: &Context) -> Checked {
 }
 
 async fn bad_token(context: &Context) -> Checked {
-    let request = csi::ListVolumesRequest {
-        max_entries: 0,
-        starting_token: "conformance made this up".to_owned(),
-    };
-    refused(
-        "ListVolumes",
-        Code::Aborted,
-        context.controller().list_volumes(request).await,
-    )
+    unknown_token_refused("ListVolumes", |starting_token| async move {
+        let request = csi::ListVolumesRequest {
+            max_entries: 0,
+            starting_token,
+        };
+        context.controller().list_volumes(request).await
+    })
+    .await
 }
 
 async fn get(context: &Context) -> Checked {
@@ -408,22 +363,10 @@ async fn capacity(context: &Context) -> Checked {
     demand_that(makes_sense, || format!("{answer:?}"))
 }
 
-fn expand_request(context: &Context, volume_id: &str) -> csi::ControllerExpandVolumeRequest {
-    csi::ControllerExpandVolumeRequest {
-        volume_id: volume_id.to_owned(),
-        capacity_range: Some(csi::CapacityRange {
-            required_bytes: context.bytes() * 2,
-            limit_bytes: 0,
-        }),
-        secrets: context.secrets(),
-        volume_capability: Some(context.capability()),
-    }
-}
-
 async fn expand(context: &Context) -> Checked {
     let volume = context.volume().await?;
     for _ in 0..2 {
-        let request = expand_request(context, &volume.volume_id);
+        let request = context.expand_request(&volume.volume_id);
         let answer = context.controller().controller_expand_volume(request).await;
         let size = ok("ControllerExpandVolume", answer)?.capacity_bytes;
         demand_that(size >= context.bytes() * 2, || {
@@ -437,7 +380,7 @@ async fn expand(context: &Context) -> Checked {
 }
 
 async fn expand_unknown(context: &Context) -> Checked {
-    let request = expand_request(context, UNKNOWN_ID);
+    let request = context.expand_request(UNKNOWN_ID);
     let answer = context.controller().controller_expand_volume(request).await;
     refused(
         "ControllerExpandVolume of an unknown volume",
@@ -449,7 +392,7 @@ async fn expand_unknown(context: &Context) -> Checked {
 async fn expand_without_size(context: &Context) -> Checked {
     let request = csi::ControllerExpandVolumeRequest {
         capacity_range: None,
-        ..expand_request(context, UNKNOWN_ID)
+        ..context.expand_request(UNKNOWN_ID)
     };
     let answer = context.controller().controller_expand_volume(request).await;
     refused(
@@ -503,107 +446,22 @@ async fn modify_unknown(context: &Context) -> Checked {
     )
 }
 
-fn clone_request(context: &Context, volume_id: &str) -> csi::CreateVolumeRequest {
-    use csi::volume_content_source::{Type, VolumeSource};
-    let source = Type::Volume(VolumeSource {
+fn source(volume_id: &str) -> Type {
+    Type::Volume(VolumeSource {
         volume_id: volume_id.to_owned(),
-    });
-    csi::CreateVolumeRequest {
-        volume_content_source: Some(csi::VolumeContentSource { r#type: Some(source) }),
-        ..context.create_request()
-    }
+    })
 }
 
 async fn clone(context: &Context) -> Checked {
     let volume = context.volume().await?;
-    let request = clone_request(context, &volume.volume_id);
-    let source = request.volume_content_source.clone();
-    let copy = context.create(request).await?;
+    let copy = context.volume_from(source(&volume.volume_id)).await?;
     demand_that(copy.volume_id != volume.volume_id, || {
         "the clone is the volume itself".to_owned()
-    })?;
-    demand_that(copy.content_source == source, || {
-        "the clone does not name its source".to_owned()
     })
 }
 
 async fn clone_unknown(context: &Context) -> Checked {
-    let answer = context
-        .controller()
-        .create_volume(clone_request(context, UNKNOWN_ID))
-        .await;
-    refused("CreateVolume from an unknown volume", Code::NotFound, answer)
-}
-
-fn attach_request(
-    context: &Context,
-    volume: &csi::Volume,
-    node_id: &str,
-) -> csi::ControllerPublishVolumeRequest {
-    csi::ControllerPublishVolumeRequest {
-        volume_id: volume.volume_id.clone(),
-        node_id: node_id.to_owned(),
-        volume_capability: Some(context.capability()),
-        readonly: false,
-        secrets: context.secrets(),
-        volume_context: volume.volume_context.clone(),
-    }
-}
-
-async fn attach_unknown(context: &Context) -> Checked {
-    let request = attach_request(context, &unknown(), "conformance-node");
-    let answer = context.controller().controller_publish_volume(request).await;
-    refused(
-        "ControllerPublishVolume of an unknown volume",
-        Code::NotFound,
-        answer,
-    )
-}
-
-async fn attach_to_unknown(context: &Context) -> Checked {
-    let volume = context.volume().await?;
-    let request = attach_request(context, &volume, UNKNOWN_ID);
-    let answer = context.controller().controller_publish_volume(request).await;
-    refused(
-        "ControllerPublishVolume to an unknown node",
-        Code::NotFound,
-        answer,
-    )
-}
-
-async fn attach_nowhere(context: &Context) -> Checked {
-    let request = attach_request(context, &unknown(), "");
-    let answer = context.controller().controller_publish_volume(request).await;
-    refused(
-        "ControllerPublishVolume without node_id",
-        Code::InvalidArgument,
-        answer,
-    )
-}
-
-async fn attach(context: &Context) -> Checked {
-    let volume = context.volume().await?;
-    let answer = context.node().node_get_info(csi::NodeGetInfoRequest {}).await;
-    let node_id = ok("NodeGetInfo", answer)?.node_id;
-    let mut contexts = Vec::new();
-    for _ in 0..2 {
-        let request = attach_request(context, &volume, &node_id);
-        let answer = context.controller().controller_publish_volume(request).await;
-        contexts.push(ok("ControllerPublishVolume", answer)?.publish_context);
-    }
-    demand_that(contexts[0] == contexts[1], || {
-        "publish_context changes when asked again".to_owned()
-    })?;
-    for _ in 0..2 {
-        let request = csi::ControllerUnpublishVolumeRequest {
-            volume_id: volume.volume_id.clone(),
-            node_id: node_id.clone(),
-            secrets: context.secrets(),
-        };
-        ok(
-            "ControllerUnpublishVolume",
-            context.controller().controller_unpublish_volume(request).await,
-        )?;
-    }
-    Ok(())
+    context
+        .no_volume_from("an unknown volume", source(UNKNOWN_ID))
+        .await
 }

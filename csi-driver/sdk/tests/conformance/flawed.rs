@@ -25,6 +25,47 @@ pub(crate) enum Flaw {
     AnswersNothing,
     /// Everything is answered with this code.
     Fails(Code),
+    /// Whatever is asked later gets the first answer that was a success.
+    Stuck,
+}
+
+/// An answer, read to its end.
+#[derive(Clone)]
+struct Answer {
+    headers: HeaderMap,
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    async fn of(response: Response<Body>) -> Self {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap();
+        Answer {
+            headers: head.headers,
+            trailers: body.trailers().cloned(),
+            data: body.to_bytes(),
+        }
+    }
+
+    /// Streams have it at their end.
+    fn has_code(&self, code: Code) -> bool {
+        let trailers = self.trailers.as_ref();
+        let status = self
+            .headers
+            .get("grpc-status")
+            .or_else(|| trailers?.get("grpc-status"));
+        status.is_some_and(|status| status.as_bytes() == (code as i32).to_string().as_bytes())
+    }
+
+    fn into_response(self) -> Response<Body> {
+        let data = http_body::Frame::data(self.data);
+        let trailers = self.trailers.map(http_body::Frame::trailers);
+        let frames = [data].into_iter().chain(trailers).map(Ok::<_, Infallible>);
+        let mut response = Response::new(Body::new(StreamBody::new(futures::stream::iter(frames))));
+        *response.headers_mut() = self.headers;
+        response
+    }
 }
 
 /// The good driver, seen through a flaw.
@@ -34,6 +75,7 @@ pub(crate) struct Flawed {
     pub(crate) method: &'static str,
     pub(crate) flaw: Flaw,
     seen: Arc<Mutex<HashSet<Bytes>>>,
+    first: Arc<Mutex<Option<Answer>>>,
 }
 
 fn refusal(code: Code) -> Response<Body> {
@@ -61,6 +103,7 @@ impl Flawed {
             method,
             flaw,
             seen: Arc::default(),
+            first: Arc::default(),
         }
     }
 
@@ -89,11 +132,21 @@ impl Flawed {
                 }
             }
             Flaw::Accepts(code) => {
-                let response = self.forward(request).await;
-                let status = response.headers().get("grpc-status");
-                let is_that =
-                    status.is_some_and(|status| status.as_bytes() == (code as i32).to_string().as_bytes());
-                if is_that { nothing() } else { response }
+                let answer = Answer::of(self.forward(request).await).await;
+                if answer.has_code(code) {
+                    nothing()
+                } else {
+                    answer.into_response()
+                }
+            }
+            Flaw::Stuck => {
+                let answer = Answer::of(self.forward(request).await).await;
+                let mut first = self.first.lock().unwrap();
+                match (&*first, answer.has_code(Code::Ok)) {
+                    (Some(first), _) => first.clone().into_response(),
+                    (None, true) => first.insert(answer).clone().into_response(),
+                    (None, false) => answer.into_response(),
+                }
             }
         })
     }

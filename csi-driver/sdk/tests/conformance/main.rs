@@ -66,7 +66,7 @@ async fn a_good_driver_passes_all_checks() {
         .filter(|check| check.outcome != Outcome::Passed)
         .collect();
     assert!(not_passed.is_empty(), "{not_passed:#?}");
-    assert!(report.checks.len() >= 45, "{}", report.checks.len());
+    assert!(report.checks.len() >= 59, "{}", report.checks.len());
 }
 
 #[tokio::test]
@@ -276,6 +276,91 @@ const FLAWS: &[Row] = &[
         "ControllerUnpublishVolume",
         Flaw::RefusesAgain(Code::NotFound),
         &["attach and detach can be repeated"],
+    ),
+    (
+        "ControllerPublishVolume",
+        Flaw::Accepts(Code::AlreadyExists),
+        &["a volume attached to read is not attached to write as well"],
+    ),
+    (
+        "ControllerPublishVolume",
+        Flaw::Ignores,
+        &["the list knows to which node a volume is attached"],
+    ),
+    (
+        "ControllerUnpublishVolume",
+        Flaw::Ignores,
+        &["the list knows to which node a volume is attached"],
+    ),
+    (
+        "ControllerGetVolume",
+        Flaw::AnswersNothing,
+        &["the list knows to which node a volume is attached"],
+    ),
+    (
+        "GetMetadataAllocated",
+        Flaw::AnswersNothing,
+        &["allocated blocks are told in order, and again from any of them"],
+    ),
+    (
+        "GetMetadataAllocated",
+        Flaw::Stuck,
+        &["allocated blocks are told in order, and again from any of them"],
+    ),
+    (
+        "GetMetadataAllocated",
+        Flaw::Accepts(Code::OutOfRange),
+        &["blocks behind the end of the snapshot are out of range"],
+    ),
+    (
+        "GetMetadataAllocated",
+        NOT_FOUND,
+        &["blocks of an unknown snapshot are not found"],
+    ),
+    (
+        "GetMetadataAllocated",
+        INVALID,
+        &["incomplete and negative requests for blocks are refused"],
+    ),
+    (
+        "GetMetadataDelta",
+        Flaw::AnswersNothing,
+        &["changed blocks are told in order, and again from any of them"],
+    ),
+    (
+        "GetMetadataDelta",
+        Flaw::Stuck,
+        &["changed blocks are told in order, and again from any of them"],
+    ),
+    (
+        "GetMetadataDelta",
+        NOT_FOUND,
+        &["blocks of an unknown snapshot are not found"],
+    ),
+    (
+        "GetMetadataDelta",
+        INVALID,
+        &["incomplete and negative requests for blocks are refused"],
+    ),
+    (
+        "NodeExpandVolume",
+        Flaw::Fails(Code::Internal),
+        &["a published volume grows on its node, also twice"],
+    ),
+    (
+        "NodeExpandVolume",
+        Flaw::RefusesAgain(Code::FailedPrecondition),
+        &["a published volume grows on its node, also twice"],
+    ),
+    (
+        "NodeExpandVolume",
+        NOT_FOUND,
+        &["an unknown volume does not grow on a node"],
+    ),
+    (
+        "NodeExpandVolume",
+        INVALID,
+        &["growing on a node without an id or a path is refused"],
     ),
     (
         "CreateSnapshot",

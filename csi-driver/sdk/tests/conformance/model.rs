@@ -1,12 +1,12 @@
 //! A driver that keeps everything in a map and does all there is to do: what the conformance checks are checked with.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use moorline_driver_sdk::{
-    Driver, DriverError, DriverInfo, ErrorKind, async_trait,
+    BlockKind, BlockRange, BlockSink, Driver, DriverError, DriverInfo, ErrorKind, async_trait,
     request::*,
     snapshot::{GroupSnapshot, Snapshot, SnapshotPage, Timestamp},
     traits::*,
@@ -14,13 +14,23 @@ use moorline_driver_sdk::{
 };
 
 const NODE_ID: &str = "node-1";
+/// What every snapshot holds, and what differs in any two of one volume.
+const BLOCKS: [BlockRange; 5] = [block(0), block(2), block(3), block(7), block(9)];
+
+const fn block(number: u64) -> BlockRange {
+    BlockRange {
+        byte_offset: number * 4096,
+        size_bytes: 4096,
+    }
+}
 
 #[derive(Default)]
 struct State {
     volumes: BTreeMap<String, Volume>,
     snapshots: BTreeMap<String, Snapshot>,
     groups: BTreeMap<String, GroupSnapshot>,
-    attached: BTreeSet<String>,
+    /// By volume: attached to the one node, and only to be read?
+    attached: BTreeMap<String, bool>,
 }
 
 #[derive(Default)]
@@ -30,6 +40,7 @@ pub(crate) fn driver() -> Driver {
     let model = Arc::new(Model::default());
     Driver::builder(DriverInfo::new("model.example.com", "1"))
         .group_snapshots(Arc::clone(&model) as _)
+        .snapshot_metadata(Arc::clone(&model) as _)
         .volumes(Arc::clone(&model) as _, |groups| {
             groups
                 .capacity(Arc::clone(&model) as _)
@@ -44,7 +55,11 @@ pub(crate) fn driver() -> Driver {
                 .done();
         })
         .node(Arc::clone(&model) as _, |groups| {
-            groups.staging(Arc::clone(&model) as _).stats(model).done();
+            groups
+                .staging(Arc::clone(&model) as _)
+                .stats(Arc::clone(&model) as _)
+                .node_expansion(model)
+                .done();
         })
         .build()
 }
@@ -80,12 +95,33 @@ impl State {
     }
 }
 
-fn listed(volume: &Volume) -> ListedVolume {
-    ListedVolume {
-        volume: volume.clone(),
-        published_node_ids: Vec::new(),
-        condition: None,
+impl State {
+    fn listed(&self, volume: &Volume) -> ListedVolume {
+        let is_attached = self.attached.contains_key(volume.volume_id.as_str());
+        ListedVolume {
+            volume: volume.clone(),
+            published_node_ids: is_attached.then(|| NODE_ID.to_owned()).into_iter().collect(),
+            condition: None,
+        }
     }
+
+    fn snapshot(&self, id: &SnapshotId) -> Result<&Snapshot, DriverError> {
+        let found = self.snapshots.get(id.as_str());
+        found.ok_or_else(|| DriverError::not_found("no such snapshot"))
+    }
+}
+
+/// Tells the blocks that end behind the offset.
+async fn tell(snapshot: Snapshot, window: BlockWindow, to: BlockSink) -> Result<(), DriverError> {
+    if window.starting_offset > snapshot.size_bytes {
+        return Err(DriverError::out_of_range("it begins behind the end"));
+    }
+    to.set_layout(BlockKind::FixedLength, snapshot.size_bytes);
+    let is_wanted = |block: &&BlockRange| block.byte_offset + block.size_bytes > window.starting_offset;
+    for block in BLOCKS.iter().filter(is_wanted) {
+        to.send(*block).await?;
+    }
+    Ok(())
 }
 
 /// A page of what is in order, by key.
@@ -172,16 +208,21 @@ impl VolumeListing for Model {
         let all = state
             .volumes
             .iter()
-            .map(|(id, volume)| (id.clone(), listed(volume)));
+            .map(|(id, volume)| (id.clone(), state.listed(volume)));
         let (entries, next_token) = page(all.collect(), &wanted)?;
         Ok(VolumePage { entries, next_token })
+    }
+
+    fn knows_published_nodes(&self) -> bool {
+        true
     }
 }
 
 #[async_trait]
 impl VolumeLookup for Model {
     async fn get_volume(&self, volume_id: VolumeId) -> Result<ListedVolume, DriverError> {
-        self.state().volume(&volume_id).map(listed)
+        let state = self.state();
+        state.volume(&volume_id).map(|volume| state.listed(volume))
     }
 }
 
@@ -219,13 +260,24 @@ impl Attachment for Model {
         if request.node_id != NODE_ID {
             return Err(DriverError::not_found("no such node"));
         }
-        state.attached.insert(request.volume_id.to_string());
+        let is_read_only = request.is_read_only;
+        let before = state.attached.insert(request.volume_id.to_string(), is_read_only);
+        if before.is_some_and(|before| before != is_read_only) {
+            state
+                .attached
+                .insert(request.volume_id.to_string(), !is_read_only);
+            return Err(DriverError::already_exists("it is attached in another way"));
+        }
         Ok(StringMap::from([("lun".to_owned(), "1".to_owned())]))
     }
 
     async fn unpublish_from_node(&self, request: UnpublishFromNode) -> Result<(), DriverError> {
         self.state().attached.remove(request.volume_id.as_str());
         Ok(())
+    }
+
+    fn can_publish_read_only(&self) -> bool {
+        true
     }
 }
 
@@ -266,9 +318,7 @@ impl SnapshotListing for Model {
 #[async_trait]
 impl SnapshotLookup for Model {
     async fn get_snapshot(&self, request: GetSnapshot) -> Result<Snapshot, DriverError> {
-        let state = self.state();
-        let found = state.snapshots.get(request.snapshot_id.as_str()).cloned();
-        found.ok_or_else(|| DriverError::not_found("no such snapshot"))
+        self.state().snapshot(&request.snapshot_id).cloned()
     }
 }
 
@@ -315,6 +365,28 @@ impl GroupSnapshots for Model {
         let state = self.state();
         let found = state.groups.get(request.group_snapshot_id.as_str()).cloned();
         found.ok_or_else(|| DriverError::not_found("no such group"))
+    }
+}
+
+#[async_trait]
+impl SnapshotMetadata for Model {
+    async fn allocated_blocks(&self, request: AllocatedBlocks, to: BlockSink) -> Result<(), DriverError> {
+        let snapshot = self.state().snapshot(&request.snapshot_id)?.clone();
+        tell(snapshot, request.window, to).await
+    }
+
+    async fn changed_blocks(&self, request: ChangedBlocks, to: BlockSink) -> Result<(), DriverError> {
+        self.state().snapshot(&request.base_snapshot_id)?;
+        let target = self.state().snapshot(&request.target_snapshot_id)?.clone();
+        tell(target, request.window, to).await
+    }
+}
+
+#[async_trait]
+impl NodeExpansion for Model {
+    async fn expand_volume(&self, request: NodeExpandVolume) -> Result<Option<u64>, DriverError> {
+        let size = self.state().volume(&request.volume_id)?.capacity_bytes;
+        Ok(Some(size))
     }
 }
 
