@@ -51,8 +51,8 @@ impl Directories {
             .is_some_and(|seen| seen.is_mount_point && seen.device == device && seen.inode == wanted.ino()))
     }
 
-    /// All mounts of the data directory, or of something in it.
-    fn mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
+    /// All mounts of the data directory, or of something in it; the second says whether it is the whole.
+    fn mounts(files: Files<'_>) -> Result<Vec<(MountEntry, bool)>, BackendError> {
         let entries = mountinfo::current()?;
         let data = Self::data(files);
         let Some((device, root)) = place_of(&data, &entries)? else {
@@ -61,7 +61,7 @@ impl Directories {
         Ok(entries
             .iter()
             .filter(|entry| entry.device == device && entry.root.starts_with(&root))
-            .cloned()
+            .map(|entry| (entry.clone(), entry.root == root))
             .collect())
     }
 }
@@ -186,7 +186,7 @@ impl Backend for Directories {
     fn users(&self, files: Files<'_>) -> Result<Vec<PathBuf>, BackendError> {
         Ok(Self::mounts(files)?
             .into_iter()
-            .map(|entry| entry.mount_point)
+            .map(|(entry, _)| entry.mount_point)
             .collect())
     }
 
@@ -231,12 +231,9 @@ impl Backend for Directories {
 
     fn published_at(&self, files: Files<'_>, staging: Option<&Path>) -> Result<Vec<PathBuf>, BackendError> {
         // A mount of something inside the volume (a subPath) is not a publishing of its own.
-        let is_whole = |entry: &MountEntry| entry.root.file_name().is_some_and(|name| name == DATA);
-        let mounts = Self::mounts(files)?
-            .into_iter()
-            .filter(is_whole)
-            .map(|entry| entry.mount_point);
-        Ok(mounts.filter(|path| Some(path.as_path()) != staging).collect())
+        let whole = Self::mounts(files)?.into_iter().filter(|(_, is_whole)| *is_whole);
+        let paths = whole.map(|(entry, _)| entry.mount_point);
+        Ok(paths.filter(|path| Some(path.as_path()) != staging).collect())
     }
 
     fn grow_on_node(&self, files: Files<'_>, path: &Target) -> Result<(), BackendError> {

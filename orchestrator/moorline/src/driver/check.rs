@@ -61,6 +61,11 @@ fn tell(reports: &[Report], output: OutputFormat, is_repaired: bool) -> anyhow::
     Ok(())
 }
 
+fn counted(count: usize, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 /// A line for each pool and for each finding.
 fn text(reports: &[Report], is_repaired: bool) -> String {
     let mut lines = String::new();
@@ -71,13 +76,13 @@ fn text(reports: &[Report], is_repaired: bool) -> String {
             ""
         };
         lines += &format!(
-            "pool {} in {}: {} volumes, {} snapshots, {} groups, {} findings{in_use}\n",
+            "pool {} in {}: {}, {}, {}, {}{in_use}\n",
             report.pool,
             report.directory.display(),
-            report.volumes,
-            report.snapshots,
-            report.groups,
-            report.findings.len()
+            counted(report.volumes, "volume"),
+            counted(report.snapshots, "snapshot"),
+            counted(report.groups, "group"),
+            counted(report.findings.len(), "finding")
         );
         for finding in &report.findings {
             lines += &format!("  {} {}\n", finding.path.display(), finding.trouble);
@@ -140,7 +145,7 @@ mod tests {
         let clean = text(&[report(Vec::new())], false);
         assert_eq!(
             clean,
-            "pool default in /pool: 2 volumes, 1 snapshots, 0 groups, 0 findings\n"
+            "pool default in /pool: 2 volumes, 1 snapshot, 0 groups, 0 findings\n"
         );
         let orphan = Finding {
             path: "/pool/volumes/x".into(),
