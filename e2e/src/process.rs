@@ -130,6 +130,15 @@ impl Part {
         })
     }
 
+    /// Its exit code, if it has ended.
+    ///
+    /// # Errors
+    /// When the system can't tell.
+    pub fn try_ended(&mut self) -> anyhow::Result<Option<i32>> {
+        let status = self.child.try_wait().context("look after moorline")?;
+        Ok(status.and_then(|status| status.code()))
+    }
+
     /// Asks the process to end, as an init system would, and waits for it.
     ///
     /// # Errors

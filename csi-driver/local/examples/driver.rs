@@ -1,10 +1,11 @@
 //! The reference driver on its own, for trying it and for conformance suites: the flags of `moorline driver`.
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use clap::Parser;
 use moorline_driver_local::{Args, Config};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use moorline_driver_sdk::cli;
 
 #[derive(Parser)]
 #[command(about = "A CSI driver for node-local volumes")]
@@ -14,22 +15,11 @@ struct Command {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
     let config = Config::try_from(Command::parse().args).context("check the flags")?;
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let running = moorline_driver_local::run(config, stop.clone());
-    tokio::pin!(running);
-    tokio::select! {
-        ended = &mut running => return ended.context("run the driver"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    stop.cancel();
-    running.await.context("run the driver")
+    Ok(cli::until_signalled(|stop| moorline_driver_local::run(config, stop)).await)
 }

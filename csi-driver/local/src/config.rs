@@ -6,7 +6,10 @@ mod size;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use moorline_driver_sdk::Endpoint;
+use moorline_driver_sdk::{
+    Endpoint,
+    cli::{Serving, ServingArgs},
+};
 use thiserror::Error;
 
 pub(crate) use self::pool::POOL_DEFAULT;
@@ -20,7 +23,7 @@ const DRIVER_NAME_BYTES_MAX: usize = 63;
 /// Flags of `moorline driver`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
-    /// Where to listen: unix:///absolute/path or tcp://127.0.0.1:port (TCP on loopback addresses only)
+    /// Where to listen: unix:///absolute/path, or tcp://ADDRESS:PORT. Other machines need TLS with --tls-client-ca
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -28,6 +31,10 @@ pub struct Args {
         default_value = "unix:///run/csi/socket"
     )]
     pub endpoint: String,
+
+    /// How the driver is served.
+    #[command(flatten)]
+    pub serving: ServingArgs,
 
     /// Name of this node: its CSI node id and the value of its topology segment
     #[arg(long, value_name = "NAME", env = "NODE_ID")]
@@ -124,8 +131,8 @@ impl Services {
 /// The driver's configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where to listen.
-    pub endpoint: Endpoint,
+    /// Where and how calls come in.
+    pub serving: Serving,
     /// The CSI node id and topology value.
     pub node_id: String,
     /// Where the volumes are. The first pool is the one that classes get without asking for another.
@@ -151,7 +158,7 @@ impl Config {
         backend: BackendKind,
     ) -> Self {
         Config {
-            endpoint,
+            serving: Serving::new(endpoint),
             node_id: node_id.into(),
             pools: vec![PoolConfig::new(POOL_DEFAULT, pool_dir, backend)],
             driver_name: DRIVER_NAME.to_owned(),
@@ -163,9 +170,9 @@ impl Config {
     }
 }
 
-/// All faults of a command line.
+/// All faults of a command line, one a line.
 #[derive(Debug, Error)]
-#[error("{}", faults.join("; "))]
+#[error("{}", faults.join("\n"))]
 pub struct ConfigError {
     faults: Vec<String>,
 }
@@ -175,10 +182,10 @@ impl TryFrom<Args> for Config {
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
         let mut faults = Vec::new();
-        let endpoint = args
-            .endpoint
-            .parse::<Endpoint>()
-            .map_err(|error| faults.push(format!("--endpoint: {error}")));
+        let serving = args
+            .serving
+            .checked(&args.endpoint)
+            .map_err(|wrong| faults.extend(wrong));
         check_name("--node-id", &args.node_id, NODE_ID_BYTES_MAX, &mut faults);
         check_name(
             "--driver-name",
@@ -193,9 +200,9 @@ impl TryFrom<Args> for Config {
             (false, true) => Services::Node,
             (true, true) | (false, false) => Services::Both,
         };
-        match endpoint {
-            Ok(endpoint) if faults.is_empty() => Ok(Config {
-                endpoint,
+        match serving {
+            Ok(serving) if faults.is_empty() => Ok(Config {
+                serving,
                 node_id: args.node_id,
                 pools,
                 driver_name: args.driver_name,
@@ -275,6 +282,8 @@ mod tests {
             "--max-volumes-per-node=7",
             "--attachable",
             "--overcommit=1.5",
+            "--metrics-address=127.0.0.1:9",
+            "--grace-period=3",
             "--pool=fast=/fast,backend=btrfs",
         ]);
         let socket = Endpoint::Unix("/run/x.sock".into());
@@ -284,6 +293,8 @@ mod tests {
             is_attachable: true,
             ..Config::new(socket, "n1", "/pool", BackendKind::Loop)
         };
+        expected.serving.metrics_address = Some("127.0.0.1:9".parse().unwrap());
+        expected.serving.grace_period = std::time::Duration::from_secs(3);
         expected.pools[0].capacity_limit_bytes = Some(5 << 30);
         expected.pools[0].overcommit = "1.5".parse().unwrap();
         let fast = PoolConfig::new("fast", "/fast", BackendKind::Btrfs);
@@ -300,6 +311,7 @@ mod tests {
             "--capacity=5X",
             "--overcommit=0",
             "--pool=a",
+            "--metrics-address=m",
         ];
         let error = config(&flags).unwrap_err().to_string();
         for flag in [
@@ -309,6 +321,7 @@ mod tests {
             "--capacity",
             "--overcommit",
             "--pool",
+            "--metrics-address",
         ] {
             assert!(error.contains(flag), "{flag} in {error}");
         }

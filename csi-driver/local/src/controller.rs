@@ -59,6 +59,7 @@ impl LocalController {
         blocking: Blocking,
         reach: Reach,
         stop: CancellationToken,
+        copied: CopiedBytes,
     ) -> Result<Self, DriverError> {
         let pools = || members.iter().map(|member| member.pool.as_ref());
         let here = reach.of_all(pools())?;
@@ -75,7 +76,7 @@ impl LocalController {
             reach,
             leases,
             stop,
-            copied: CopiedBytes::default(),
+            copied,
         })
     }
 

@@ -1,28 +1,33 @@
 //! Following a copy that takes long: it is logged, counted, and broken off when the driver stops.
 
-use std::{
-    ops::ControlFlow,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{ops::ControlFlow, time::Duration};
 
+use prometheus_client::{
+    metrics::counter::Counter,
+    registry::{Registry, Unit},
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often the log tells how far a copy is.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Bytes that all copies have moved since the start.
+/// Bytes that all copies have moved since the start: the metric `moorline_driver_copy_bytes_total`. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CopiedBytes(Arc<AtomicU64>);
+pub(crate) struct CopiedBytes(Counter);
 
-#[cfg(test)]
 impl CopiedBytes {
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    /// Adds the metric to a registry.
+    pub(crate) fn register(registry: &mut Registry, driver_name: &str) -> Self {
+        let copied = CopiedBytes::default();
+        let driver = ("driver_name".into(), driver_name.to_owned().into());
+        registry.sub_registry_with_label(driver).register_with_unit(
+            "moorline_driver_copy",
+            "Bytes copied for snapshots and clones that could not share them",
+            Unit::Bytes,
+            copied.0.clone(),
+        );
+        copied
     }
 }
 
@@ -75,7 +80,7 @@ impl Copying {
     pub(crate) fn note(&mut self, copied_bytes: u64, total_bytes: Option<u64>) -> ControlFlow<()> {
         let more = copied_bytes.saturating_sub(self.copied_bytes);
         self.copied_bytes = copied_bytes;
-        self.total.0.fetch_add(more, Ordering::Relaxed);
+        self.total.0.inc_by(more);
         if self.logged.elapsed() >= LOG_INTERVAL {
             self.logged = Instant::now();
             tracing::info!(copied_bytes, total_bytes, duration = ?self.started.elapsed(), "Still copying");
@@ -97,14 +102,14 @@ mod tests {
         let mut copying = Copying::new(stop.clone(), total.clone());
         assert!(copying.note(10, Some(100)).is_continue());
         assert!(copying.note(30, None).is_continue());
-        assert_eq!(total.get(), 30);
+        assert_eq!(total.0.get(), 30);
         let mut other = Copying::new(stop.clone(), total.clone());
         other.not_longer_than(Duration::ZERO);
         while !other.is_overdue() {
             std::hint::spin_loop();
         }
         assert!(other.note(5, None).is_break());
-        assert_eq!(total.get(), 35);
+        assert_eq!(total.0.get(), 35);
         stop.cancel();
         assert!(copying.note(31, None).is_break());
     }

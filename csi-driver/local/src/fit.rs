@@ -2,7 +2,7 @@
 
 use moorline_driver_sdk::{
     DriverError,
-    request::{AccessType, MountVolume, VolumeCapability},
+    request::{AccessMode, AccessType, MountVolume, VolumeCapability},
 };
 use moorline_mount::{
     filesystem::FsType,
@@ -12,6 +12,7 @@ use moorline_mount::{
 use crate::{
     class::Class,
     config::BackendKind,
+    reach::Nodes,
     record::{Content, Provisioning},
     settings::Settings,
 };
@@ -22,7 +23,11 @@ const FS_TYPE_DEFAULT: FsType = FsType::Ext4;
 ///
 /// # Errors
 /// Invalid argument, with the way out.
-pub(crate) fn plan(backend: BackendKind, capabilities: &[VolumeCapability]) -> Result<Content, DriverError> {
+pub(crate) fn plan(
+    nodes: Nodes,
+    backend: BackendKind,
+    capabilities: &[VolumeCapability],
+) -> Result<Content, DriverError> {
     let content = match backend {
         _ if capabilities.iter().any(VolumeCapability::is_block) => Content::Block,
         BackendKind::Dir => Content::Directory,
@@ -31,7 +36,7 @@ pub(crate) fn plan(backend: BackendKind, capabilities: &[VolumeCapability]) -> R
     };
     capabilities
         .iter()
-        .try_for_each(|capability| fit(content, capability).map_err(DriverError::invalid))?;
+        .try_for_each(|capability| fit(nodes, content, capability).map_err(DriverError::invalid))?;
     Ok(content)
 }
 
@@ -62,13 +67,8 @@ fn filesystem_for(capabilities: &[VolumeCapability]) -> Result<FsType, DriverErr
 }
 
 /// Can a volume with this content be used in this way? If not, why.
-pub(crate) fn fit(content: Content, capability: &VolumeCapability) -> Result<(), String> {
-    if capability.access_mode.is_multi_node() {
-        return Err(format!(
-            "access mode {:?} is not possible: volumes live on one node",
-            capability.access_mode
-        ));
-    }
+pub(crate) fn fit(nodes: Nodes, content: Content, capability: &VolumeCapability) -> Result<(), String> {
+    fit_nodes(nodes, content, capability.access_mode)?;
     match (content, &capability.access_type) {
         (Content::Block, AccessType::Block) => Ok(()),
         (Content::Block, AccessType::Mount(_)) => {
@@ -83,6 +83,36 @@ pub(crate) fn fit(content: Content, capability: &VolumeCapability) -> Result<(),
             Content::Directory | Content::Subvolume | Content::Ext4 | Content::Xfs | Content::Btrfs,
             AccessType::Block,
         ) => Err(format!("the volume is {content}, not a block device")),
+    }
+}
+
+/// Several nodes at once see the same files only where one filesystem is mounted on all of them; who may write is kept by
+/// the leases. A file that each node uses as a device of its own is cached by each node apart, so that they would damage
+/// it; and btrfs is on one machine.
+fn fit_nodes(nodes: Nodes, content: Content, mode: AccessMode) -> Result<(), String> {
+    if !mode.is_multi_node() {
+        return Ok(());
+    }
+    match (nodes, content) {
+        (Nodes::Several, Content::Directory) => Ok(()),
+        (
+            Nodes::Several,
+            Content::Block | Content::Subvolume | Content::Ext4 | Content::Xfs | Content::Btrfs,
+        ) => Err(format!(
+            "access mode {mode:?} is not possible: the volume is {content}, which each node would cache apart; use a \
+             pool with the dir backend on a filesystem that the nodes share"
+        )),
+        (
+            Nodes::One,
+            Content::Directory
+            | Content::Block
+            | Content::Subvolume
+            | Content::Ext4
+            | Content::Xfs
+            | Content::Btrfs,
+        ) => Err(format!(
+            "access mode {mode:?} is not possible: volumes live on one node, unless the driver runs with --attachable"
+        )),
     }
 }
 
@@ -163,8 +193,6 @@ impl MountPlan {
 
 #[cfg(test)]
 mod tests {
-    use moorline_driver_sdk::request::AccessMode;
-
     use super::*;
 
     fn mount(fs_type: &str, flags: &[&str]) -> VolumeCapability {
@@ -196,6 +224,7 @@ mod tests {
     #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn the_content_follows_from_backend_and_capabilities() {
         use BackendKind::{Btrfs, Dir, Loop};
+        let here = Nodes::One;
         type Case = (
             &'static str,
             BackendKind,
@@ -294,7 +323,7 @@ mod tests {
             ),
         ];
         for (name, backend, capabilities, expected) in cases {
-            match (plan(backend, &capabilities), expected) {
+            match (plan(here, backend, &capabilities), expected) {
                 (Ok(content), Ok(expected)) => assert_eq!(content, expected, "{name}"),
                 (Err(error), Err(expected)) => {
                     assert!(error.to_string().contains(expected), "{name}: {error}")
@@ -302,6 +331,45 @@ mod tests {
                 (got, _) => panic!("{name}: {got:?}"),
             }
         }
+    }
+
+    #[test]
+    fn several_nodes_have_directories_alone() {
+        let all = |access_mode| {
+            let block = VolumeCapability {
+                access_mode,
+                ..block()
+            };
+            let mount = VolumeCapability {
+                access_mode,
+                ..mount("", &[])
+            };
+            [
+                (Content::Directory, mount.clone()),
+                (Content::Subvolume, mount.clone()),
+                (Content::Ext4, mount),
+                (Content::Block, block),
+            ]
+        };
+        let fits = |nodes, access_mode| {
+            all(access_mode).map(|(content, capability)| fit(nodes, content, &capability).is_ok())
+        };
+        for mode in [
+            AccessMode::MultiNodeReaderOnly,
+            AccessMode::MultiNodeSingleWriter,
+            AccessMode::MultiNodeMultiWriter,
+        ] {
+            assert_eq!(fits(Nodes::One, mode), [false; 4], "{mode:?}");
+            assert_eq!(
+                fits(Nodes::Several, mode),
+                [true, false, false, false],
+                "{mode:?}"
+            );
+        }
+        assert_eq!(fits(Nodes::Several, AccessMode::SingleNodeWriter), [true; 4]);
+        let [_, _, (content, capability), _] = all(AccessMode::MultiNodeMultiWriter);
+        let why = fit(Nodes::Several, content, &capability).unwrap_err();
+        assert!(why.contains("use a pool with the dir backend"), "{why}");
     }
 
     #[test]

@@ -65,10 +65,14 @@ use std::sync::Arc;
 
 pub use config::{Args, BackendKind, Config, ConfigError, PoolArgs, PoolConfig, Services};
 use moorline_driver_sdk::{
-    Driver, DriverError, DriverInfo, EndpointError, GRACE_PERIOD_DEFAULT, ServeError, ServedElsewhere,
-    driver::DriverBuilder, request::Topology, traits::ExpansionTime,
+    Driver, DriverError, DriverInfo, ServedElsewhere,
+    cli::{ServingError, Starting},
+    driver::DriverBuilder,
+    request::Topology,
+    traits::ExpansionTime,
 };
 pub use pool::PoolError;
+use prometheus_client::registry::Registry;
 pub use room::Overcommit;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +81,7 @@ use crate::{
     blocking::Blocking,
     catalog::Catalog,
     controller::{LocalController, Member},
+    copying::CopiedBytes,
     node::{Follower, Identity, LocalNode, OpenError},
     nodes::NodeRecord,
     pools::Pools,
@@ -108,12 +113,20 @@ pub enum Error {
     /// The target root can't be opened.
     #[error("open the target root")]
     TargetRoot(#[source] moorline_mount::MountError),
-    /// The endpoint can't be listened on.
+    /// The driver was not served to its end.
     #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The transport failed, or operations outlasted the grace period.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
+    Serving(#[from] ServingError),
+}
+
+impl From<Error> for ServingError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Serving(error) => error,
+            error @ (Error::Pool(_) | Error::Open(_) | Error::TargetRoot(_)) => {
+                ServingError::Start(error.into())
+            }
+        }
+    }
 }
 
 /// The topology key under which this driver names a node: `topology.<driver name>/node`.
@@ -127,11 +140,16 @@ pub fn pool_topology_key(driver_name: &str, pool: &str) -> String {
     format!("pool.{driver_name}/{pool}")
 }
 
-/// Serves the driver until `stop`: recovers the pool, listens, and at the end waits for what is running.
+/// Serves the driver until `stop`: recovers the pool, listens, and at the end waits for what is running. Metrics, if they
+/// are wanted, can be asked for from the beginning.
 ///
 /// # Errors
 /// When the pool, the endpoint or the transport can't be used.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let mut registry = Registry::default();
+    let copied = CopiedBytes::register(&mut registry, &config.driver_name);
+    let serving = config.serving.clone();
+    let starting = Starting::new(&config.driver_name, serving, registry, stop.clone()).await?;
     let blocking = Blocking::new();
     let reach = reach(&config);
     let info = DriverInfo::new(config.driver_name.clone(), env!("CARGO_PKG_VERSION"));
@@ -149,22 +167,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let pools = opened.await.map_err(Error::Open)??;
     if has_controller {
         let members = recover(&config, &pools, &blocking).await?;
-        let (reach, stop, threads) = (reach.clone(), stop.clone(), blocking.clone());
-        let open = move || LocalController::new(members, threads, reach, stop);
+        let (reach, threads) = (reach.clone(), blocking.clone());
+        let open = move || LocalController::new(members, threads, reach, stop, copied);
         let opened = blocking.run("open the controller", open).await;
         let controller = opened.and_then(|opened| opened).map_err(Error::Open)?;
         builder = with_controller(builder, Arc::new(controller), config.is_attachable);
     } else {
         builder = builder.elsewhere(OF_CONTROLLER);
     }
-    let follower = Arc::new(Follower::new(Arc::clone(&pools)));
+    let follower = Arc::new(Follower::new(Arc::clone(&pools), has_controller));
     if config.services.has_node() {
         let node = open_node(&config, reach, pools, Arc::clone(&follower), &blocking).await?;
         builder = with_node(builder, Arc::new(node));
     }
-    let listener = config.endpoint.listen().await?;
-    tracing::info!(endpoint = %config.endpoint, driver.name = config.driver_name, "Driver is listening");
-    let serving = builder.build().serve(listener, GRACE_PERIOD_DEFAULT, stop);
+    let serving = starting.serve(builder);
     let following = async {
         if config.services.has_node() {
             follower.run(blocking).await;

@@ -37,7 +37,7 @@ use crate::{
     nodes::{self, NodeRecord},
     pool::{Pool, PoolError},
     pools::Pools,
-    reach::Reach,
+    reach::{Nodes, Reach},
     record::{Content, Record},
     settings::Settings,
 };
@@ -256,14 +256,16 @@ impl Inner {
 
     fn stage(&self, request: &NodeStageVolume) -> Result<(), DriverError> {
         let found = self.find(request.volume_id.as_str())?;
-        check_fit(&found.record, &request.capability)?;
+        check_fit(self.identity.reach.nodes(), &found.record, &request.capability)?;
         let mut plan = MountPlan::new(&request.capability, false)?;
         plan.settings = Settings::parse(&found.record.mutable_parameters)?;
         self.check_lease(&found, &request.publish_context, &mut plan)?;
         let staging = self.target(&request.staging_target_path)?;
         let staged = found.backend.stage(found.files(), &staging, &plan);
         // The record may have changed since it was read.
-        self.follower.forget(&found.directory);
+        if found.record.content.is_file() {
+            self.follower.look_again(&found.directory);
+        }
         staged.map_err(|error| error.into_driver_error("stage the volume"))?;
         // The lease may have been taken meanwhile; from now on the volume is in use for all to see.
         if let Err(lost) = self.check_lease(&found, &request.publish_context, &mut plan) {
@@ -291,13 +293,16 @@ impl Inner {
             (Some(found), None) => found.release(&found.limited_devices()?)?,
             (None, None) => {}
         }
+        if let Some(found) = found.filter(|found| found.record.content.is_file()) {
+            self.follower.look_again(&found.directory);
+        }
         tracing::info!(path = %request.staging_target_path.display(), "Volume unstaged");
         Ok(())
     }
 
     fn publish(&self, request: &NodePublishVolume) -> Result<(), DriverError> {
         let found = self.find(request.volume_id.as_str())?;
-        check_fit(&found.record, &request.capability)?;
+        check_fit(self.identity.reach.nodes(), &found.record, &request.capability)?;
         let mut plan = MountPlan::new(&request.capability, request.is_read_only)?;
         self.check_lease(&found, &request.publish_context, &mut plan)?;
         // The SDK lets no publish through without it.
@@ -368,7 +373,8 @@ impl Inner {
     fn expand(&self, request: &NodeExpandVolume) -> Result<u64, DriverError> {
         let found = self.find(request.volume_id.as_str())?;
         if let Some(capability) = &request.capability {
-            fit::fit(found.record.content, capability).map_err(DriverError::invalid)?;
+            fit::fit(self.identity.reach.nodes(), found.record.content, capability)
+                .map_err(DriverError::invalid)?;
         }
         let size = found.record.capacity_bytes;
         if request
@@ -397,8 +403,8 @@ fn is_mount_point(path: &Target) -> Result<bool, DriverError> {
 }
 
 /// CSI 1.12, node calls: "exceeds capabilities" is a failed precondition.
-fn check_fit(record: &Record, capability: &VolumeCapability) -> Result<(), DriverError> {
-    fit::fit(record.content, capability).map_err(DriverError::precondition)
+fn check_fit(nodes: Nodes, record: &Record, capability: &VolumeCapability) -> Result<(), DriverError> {
+    fit::fit(nodes, record.content, capability).map_err(DriverError::precondition)
 }
 
 /// SINGLE_NODE_SINGLE_WRITER: at one target path at most.

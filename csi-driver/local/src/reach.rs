@@ -4,6 +4,13 @@ use moorline_driver_sdk::{DriverError, request::Topology};
 
 use crate::{pool::Pool, pool_topology_key};
 
+/// How many nodes have the pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    One,
+    Several,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Reach {
     /// The pools are this node's own.
@@ -13,9 +20,17 @@ pub(crate) enum Reach {
 }
 
 impl Reach {
+    /// How many nodes have the pools?
+    pub(crate) fn nodes(&self) -> Nodes {
+        match self {
+            Reach::Node(_) => Nodes::One,
+            Reach::Pools { .. } => Nodes::Several,
+        }
+    }
+
     /// Do several nodes share the pools, so that leases say who may use a volume?
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self, Reach::Pools { .. })
+        self.nodes() == Nodes::Several
     }
 
     /// From where the volumes of this pool can be reached. May read the pool's id.

@@ -21,6 +21,9 @@
 //! }
 //! ```
 //!
+//! A program with a command line and logs of its own takes [`ServingArgs`] among its flags and serves through [`Starting`],
+//! in [`until_signalled`] or under a token of its own.
+//!
 //! | exit code | meaning |
 //! | --- | --- |
 //! | 0 | asked to stop, and everything that was running has ended |
@@ -33,6 +36,6 @@ mod args;
 mod http;
 mod run;
 
-pub use args::{LogFormat, NoArgs};
+pub use args::{LogFormat, NoArgs, Serving, ServingArgs};
 use args::{Parsed, parse};
-pub use run::main;
+pub use run::{ServingError, Starting, main, until_signalled};

@@ -49,14 +49,8 @@ impl Process {
 
     /// Exit code, answer and log.
     async fn ended(mut self) -> (Option<i32>, String, String) {
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                break status;
-            }
-            assert!(begun.elapsed() < DEADLINE, "the process does not end");
-            sleep(LOOK_AGAIN).await;
-        };
+        let child = &mut self.0;
+        let status = until("the process ends", async || child.try_wait().unwrap()).await;
         let (mut out, mut err) = (String::new(), String::new());
         self.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         self.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
@@ -64,18 +58,26 @@ impl Process {
     }
 }
 
-async fn until_probed(endpoint: &str) {
+/// Looks until there is a value, and fails after a deadline.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
-        if let Ok(mut client) = IdentityClient::connect(endpoint.to_owned()).await
-            && let Ok(answer) = client.probe(ProbeRequest {}).await
-        {
-            assert_eq!(answer.into_inner().ready, Some(true));
-            return;
+        if let Some(value) = look().await {
+            return value;
         }
-        assert!(begun.elapsed() < DEADLINE, "the driver does not answer");
+        assert!(begun.elapsed() < DEADLINE, "not in time: {what}");
         sleep(LOOK_AGAIN).await;
     }
+}
+
+async fn until_probed(endpoint: &str) {
+    let ready = until("the driver answers", async || {
+        let mut client = IdentityClient::connect(endpoint.to_owned()).await.ok()?;
+        let answer = client.probe(ProbeRequest {}).await.ok()?;
+        Some(answer.into_inner().ready)
+    })
+    .await;
+    assert_eq!(ready, Some(true));
 }
 
 async fn get(port: u16, path: &str) -> String {

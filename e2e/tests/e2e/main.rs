@@ -10,6 +10,7 @@ mod demo;
 mod deploy;
 mod dropins;
 mod failover;
+mod driver_serving;
 mod failures;
 mod go_peers;
 mod go_truth;

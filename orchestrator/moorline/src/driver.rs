@@ -6,9 +6,9 @@ mod scaffold;
 use std::{future::Future, path::PathBuf, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use clap::Subcommand as _;
+use clap::{CommandFactory as _, Subcommand as _};
 use moorline_driver_local as local;
-use moorline_driver_sdk::{Endpoint, null};
+use moorline_driver_sdk::{Endpoint, cli, null};
 use moorline_proto::csi::{ListVolumesRequest, controller_client::ControllerClient};
 use moorline_runtime::Informers;
 use moorline_sidecars::{
@@ -17,13 +17,11 @@ use moorline_sidecars::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{args::DriverBackend, cluster::ClusterConfig, signals::Signals, state_dir::StateDir};
+use crate::{args::DriverBackend, cluster::ClusterConfig, state_dir::StateDir};
 
 /// The reference driver's name.
 pub(crate) const NAME: &str = local::DRIVER_NAME;
 
-/// How long the driver alone may take to drain.
-const DRAIN: Duration = Duration::from_secs(20);
 /// Upstream's default for calls to the driver.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,7 +34,7 @@ pub struct Args(Asked);
 #[derive(Debug)]
 enum Asked {
     /// Run the driver.
-    Serve(local::Args),
+    Serve(Box<local::Args>),
     /// Do something else.
     Command(DriverCommand),
 }
@@ -71,7 +69,7 @@ impl clap::FromArgMatches for Args {
     fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
         match matches.subcommand() {
             Some(_) => DriverCommand::from_arg_matches(matches).map(|command| Args(Asked::Command(command))),
-            None => local::Args::from_arg_matches(matches).map(|serve| Args(Asked::Serve(serve))),
+            None => local::Args::from_arg_matches(matches).map(|serve| Args(Asked::Serve(Box::new(serve)))),
         }
     }
 
@@ -95,27 +93,28 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.0 {
         Asked::Command(DriverCommand::New(new)) => scaffold::run(new),
         Asked::Command(DriverCommand::Check(check)) => check::run(check).await,
-        Asked::Serve(serve) => serve_until_stopped(serve).await,
+        Asked::Serve(serve) => serve_until_stopped(*serve).await,
     }
 }
 
 async fn serve_until_stopped(args: local::Args) -> anyhow::Result<ExitCode> {
-    let config = local::Config::try_from(args).context("use the driver's flags")?;
-    let stop = CancellationToken::new();
-    let mut signals = Signals::new()?;
-    let mut serving = Box::pin(local::run(config, stop.clone()));
-    tokio::select! {
-        ended = &mut serving => return ended.context("run the driver").map(|()| ExitCode::SUCCESS),
-        (signal, _) = signals.next() => tracing::info!(signal, "Draining; a second signal ends at once"),
-    }
-    stop.cancel();
-    tokio::select! {
-        ended = tokio::time::timeout(DRAIN, serving) => {
-            ended.context("calls were left running")?.context("drain the driver")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        (_, number) = signals.next() => Ok(ExitCode::from(128 + number)),
-    }
+    let config = match local::Config::try_from(args) {
+        Ok(config) => config,
+        Err(faults) => return refuse(&faults),
+    };
+    Ok(cli::until_signalled(|stop| local::run(config, stop)).await)
+}
+
+/// Says what is wrong with the flags, as for flags that can't be read at all.
+fn refuse(faults: &local::ConfigError) -> anyhow::Result<ExitCode> {
+    let mut command = crate::args::Args::command();
+    command.build();
+    let driver = command
+        .find_subcommand_mut("driver")
+        .context("the command line has no `driver`")?;
+    let answer = driver.error(clap::error::ErrorKind::ValueValidation, faults);
+    answer.print().context("say what is wrong with the flags")?;
+    Ok(ExitCode::from(u8::try_from(answer.exit_code())?))
 }
 
 /// The socket of the cluster's own driver.
@@ -149,7 +148,7 @@ pub(crate) fn start(
             };
             let mut driver = local::Config::new(endpoint, config.node_name.clone(), state.pool(), kind);
             driver.target_root = state.kubelet();
-            Box::pin(async move { Ok(local::run(driver, driver_stop).await?) })
+            Box::pin(async move { Ok(Box::pin(local::run(driver, driver_stop)).await?) })
         }
     };
     start("the driver", driver);

@@ -48,7 +48,7 @@ impl Attachment for LocalController {
     async fn publish_to_node(&self, request: PublishToNode) -> Result<StringMap, DriverError> {
         let leases = self.leases()?;
         let (member, record) = self.find::<Record>(request.volume_id.as_str())?;
-        fit::fit(record.content, &request.capability).map_err(DriverError::invalid)?;
+        fit::fit(self.reach.nodes(), record.content, &request.capability).map_err(DriverError::invalid)?;
         let pool = Arc::clone(&member.pool);
         let work = move || publish(&pool, &leases, &request);
         let generation = self

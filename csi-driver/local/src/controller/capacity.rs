@@ -31,7 +31,7 @@ impl Capacity for LocalController {
         let content = match query.capabilities.as_slice() {
             [] => None,
             capabilities => {
-                let content = fit::plan(member.pool.backend(), capabilities);
+                let content = fit::plan(self.reach.nodes(), member.pool.backend(), capabilities);
                 match content.and_then(|content| fit::check_class(content, &class).map(|()| content)) {
                     Ok(content) => Some(content),
                     Err(_) => return Ok(NONE), // The create says why.

@@ -27,7 +27,7 @@ impl LocalController {
     fn wanted(&self, request: CreateVolume) -> Result<(Arc<Member>, Wanted), DriverError> {
         let class = Class::parse(request.parameters)?;
         let member = Arc::clone(self.member(&class.pool)?);
-        let content = fit::plan(member.pool.backend(), &request.capabilities)?;
+        let content = fit::plan(self.reach.nodes(), member.pool.backend(), &request.capabilities)?;
         fit::check_class(content, &class)?;
         let topology = request.topology;
         if !topology.is_none_or(|requirement| requirement.admits(&self.here)) {
@@ -200,7 +200,7 @@ impl Volumes for LocalController {
         let misfit = request
             .capabilities
             .iter()
-            .find_map(|capability| fit::fit(record.content, capability).err());
+            .find_map(|capability| fit::fit(self.reach.nodes(), record.content, capability).err());
         if let Some(reason) = misfit {
             return Ok(Confirmation::Refused(reason));
         }

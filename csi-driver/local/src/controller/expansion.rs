@@ -13,13 +13,18 @@ use super::{LocalController, Member, files_in};
 use crate::{
     backend::{self, NewData},
     failpoint, fit,
+    reach::Nodes,
     record::Record,
     requested::grown_size,
 };
 
-fn check_usable(record: &Record, capability: Option<&VolumeCapability>) -> Result<(), DriverError> {
+fn check_usable(
+    nodes: Nodes,
+    record: &Record,
+    capability: Option<&VolumeCapability>,
+) -> Result<(), DriverError> {
     capability.map_or(Ok(()), |capability| {
-        fit::fit(record.content, capability).map_err(DriverError::invalid)
+        fit::fit(nodes, record.content, capability).map_err(DriverError::invalid)
     })
 }
 
@@ -72,7 +77,7 @@ fn expand(member: &Arc<Member>, old: &Arc<Record>, bytes: u64) -> Result<(), Dri
 impl VolumeExpansion for LocalController {
     async fn expand_volume(&self, request: ExpandVolume) -> Result<ExpandedVolume, DriverError> {
         let (member, record) = self.find::<Record>(request.volume_id.as_str())?;
-        check_usable(&record, request.capability.as_ref())?;
+        check_usable(self.reach.nodes(), &record, request.capability.as_ref())?;
         let backend = backend::of_content(record.content);
         let is_node_expansion_required = backend.needs_node_expansion();
         let old_bytes = record.capacity_bytes;

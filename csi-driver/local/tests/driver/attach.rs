@@ -24,7 +24,7 @@ fn node_config(scratch: &Scratch, usage: Use, node_id: &str, max_volumes: Option
     config.is_attachable = true;
     config.node_id = node_id.to_owned();
     config.max_volumes = max_volumes;
-    config.endpoint = Endpoint::Unix(scratch.path(&format!("{node_id}.sock")));
+    config.serving.endpoint = Endpoint::Unix(scratch.path(&format!("{node_id}.sock")));
     config
 }
 
@@ -328,6 +328,144 @@ async fn a_read_only_lease_lets_nobody_write() {
         it.controller.delete("v").await.unwrap();
         it.end().await;
     }
+}
+
+/// What the second node may do beside the first, by access mode.
+struct Together {
+    mode: Mode,
+    /// Does the first write?
+    first_writes: bool,
+    /// Is the second refused the volume for writing?
+    is_second_refused: bool,
+    /// Does it write once it has the volume?
+    second_writes: bool,
+}
+
+impl Cluster {
+    /// On its way to a node's target: attached, staged, published.
+    async fn bring(&mut self, mode: Mode, node_id: &str, readonly: bool) -> Result<(), Status> {
+        let request = csi::ControllerPublishVolumeRequest {
+            volume_capability: Some(self.usage.capability(mode)),
+            readonly,
+            ..self.attach_request("v", node_id)
+        };
+        let context = attach(&mut self.controller, request).await?;
+        let staging = self.scratch.directory(&format!("staging-{node_id}"));
+        let target = self.scratch.path(&format!("target-{node_id}"));
+        let stage = csi::NodeStageVolumeRequest {
+            volume_capability: Some(self.usage.capability(mode)),
+            ..self.stage_request("v", &staging, &context)
+        };
+        // Not a word of `readonly` to the node: the lease has it.
+        let publish = csi::NodePublishVolumeRequest {
+            volume_capability: Some(self.usage.capability(mode)),
+            publish_context: context,
+            ..self.usage.publish("v", &staging, &target)
+        };
+        let node = self.node(node_id);
+        node.stage(stage).await?;
+        node.publish(publish).await
+    }
+
+    async fn take_back(&mut self, node_id: &str) {
+        let staging = self.scratch.path(&format!("staging-{node_id}"));
+        let target = self.scratch.path(&format!("target-{node_id}"));
+        let node = self.node(node_id);
+        node.unpublish("v", &target).await.unwrap();
+        node.unstage("v", &staging).await.unwrap();
+        self.detach("v", node_id).await.unwrap();
+    }
+
+    fn node(&mut self, node_id: &str) -> &mut Driver {
+        match node_id {
+            "one" => &mut self.one,
+            _ => &mut self.two,
+        }
+    }
+
+    fn can_write(&self, node_id: &str) -> bool {
+        let target = self.scratch.path(&format!("target-{node_id}"));
+        fs::write(target.join(node_id), "was here").is_ok()
+    }
+}
+
+#[tokio::test]
+async fn several_nodes_have_a_directory_at_once() {
+    if cannot_run("several_nodes_have_a_directory_at_once", &[]) {
+        return;
+    }
+    let cases = [
+        Together {
+            mode: Mode::MultiNodeMultiWriter,
+            first_writes: true,
+            is_second_refused: false,
+            second_writes: true,
+        },
+        Together {
+            mode: Mode::MultiNodeSingleWriter,
+            first_writes: true,
+            is_second_refused: true,
+            second_writes: false,
+        },
+        Together {
+            mode: Mode::MultiNodeReaderOnly,
+            first_writes: false,
+            is_second_refused: false,
+            second_writes: false,
+        },
+    ];
+    let mut it = Cluster::start(DIR).await;
+    for case in cases {
+        let mode = case.mode;
+        let create = csi::CreateVolumeRequest {
+            volume_capabilities: vec![DIR.capability(mode)],
+            ..DIR.create("v")
+        };
+        it.controller.create(create).await.unwrap();
+        it.bring(mode, "one", false).await.unwrap();
+        assert_eq!(it.can_write("one"), case.first_writes, "{mode:?}");
+        if case.is_second_refused {
+            refused(it.bring(mode, "two", false).await, Code::FailedPrecondition);
+            it.bring(mode, "two", true).await.unwrap();
+        } else {
+            it.bring(mode, "two", false).await.unwrap();
+        }
+        assert_eq!(it.can_write("two"), case.second_writes, "{mode:?}");
+        let seen = it.scratch.path("target-two").join("one").exists();
+        assert_eq!(
+            seen, case.first_writes,
+            "{mode:?}: what one wrote is seen on the other"
+        );
+        let mut nodes = it.published_nodes("v").await;
+        nodes.sort();
+        assert_eq!(nodes, ["one", "two"], "{mode:?}");
+        // For itself alone nobody gets it meanwhile.
+        it.take_back("two").await;
+        let alone = it.bring(Mode::SingleNodeWriter, "two", false).await;
+        refused(alone, Code::FailedPrecondition);
+        it.take_back("one").await;
+        it.controller.delete("v").await.unwrap();
+    }
+    it.end().await;
+}
+
+#[tokio::test]
+async fn what_nodes_would_cache_apart_is_not_shared() {
+    let scratch = Scratch::new();
+    let shared = |usage: Use| csi::CreateVolumeRequest {
+        volume_capabilities: vec![usage.capability(Mode::MultiNodeMultiWriter)],
+        ..usage.create("v")
+    };
+    let mut controller = Driver::with(controller_config(&scratch, EXT4)).await;
+    for usage in [EXT4, BLOCK] {
+        let why = refused(controller.create(shared(usage)).await, Code::InvalidArgument);
+        assert!(why.message().contains("use a pool with the dir backend"), "{why}");
+    }
+    controller.stop().await;
+    let mut alone = Driver::start(&Scratch::new(), BackendKind::Dir).await;
+    let why = refused(alone.create(shared(DIR)).await, Code::InvalidArgument);
+    assert!(why.message().contains("--attachable"), "{why}");
+    alone.stop().await;
 }
 
 #[tokio::test]

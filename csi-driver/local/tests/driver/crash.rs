@@ -14,9 +14,9 @@ use std::{
 
 use moorline_driver_local::BackendKind;
 use moorline_proto::csi;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 
-use crate::support::{DIR, Driver, EXT4, LONG, Scratch, Use, cannot_run, config};
+use crate::support::{DIR, Driver, EXT4, Scratch, Use, cannot_run, config, until_so};
 
 const CLIENTS: usize = 6;
 
@@ -43,7 +43,7 @@ impl Process {
             "loop"
         };
         let child = Command::new(driver_program())
-            .arg(format!("--endpoint={}", config.endpoint))
+            .arg(format!("--endpoint={}", config.serving.endpoint))
             .arg(format!("--node-id={}", config.node_id))
             .arg(format!("--pool-dir={}", config.pools[0].directory.display()))
             .arg(format!("--target-root={}", config.target_root.display()))
@@ -151,11 +151,7 @@ async fn killed_after(usage: Use, count: usize) {
         let (scratch, journal, answers) = (Arc::clone(&scratch), Arc::clone(&journal), Arc::clone(&answers));
         clients.spawn(client(number, usage, scratch, driver, journal, answers));
     }
-    let deadline = Instant::now() + LONG;
-    while answers.load(Ordering::SeqCst) < count {
-        assert!(Instant::now() < deadline, "{count}: only {answers:?} answers");
-        tokio::task::yield_now().await;
-    }
+    until_so("the answers", || answers.load(Ordering::SeqCst) >= count).await;
     process.kill();
     clients.join_all().await;
 

@@ -3,11 +3,13 @@
 #![cfg(test)]
 
 mod attach;
+mod conformance;
 mod crash;
 mod data;
 mod failpoints;
 mod group_snapshots;
 mod histories;
+mod metadata;
 mod pool;
 mod process;
 mod settings;

@@ -200,7 +200,7 @@ async fn controller_and_node_may_be_two_processes() {
     controller_config.services = Services::Controller;
     let mut node_config = config(scratch.root(), BackendKind::Loop);
     node_config.services = Services::Node;
-    node_config.endpoint = Endpoint::Unix(scratch.path("node.sock"));
+    node_config.serving.endpoint = Endpoint::Unix(scratch.path("node.sock"));
     let mut node = Driver::with(node_config).await;
     let mut controller = Driver::with(controller_config).await;
     let missing = node.create(EXT4.create("pvc-1")).await.unwrap_err();

@@ -36,7 +36,7 @@ impl Process {
         };
         let log = scratch.path("driver.log");
         let child = Command::new(driver_program())
-            .arg(format!("--endpoint={}", config.endpoint))
+            .arg(format!("--endpoint={}", config.serving.endpoint))
             .arg(format!("--node-id={}", config.node_id))
             .arg(format!("--pool-dir={}", pool.directory.display()))
             .arg(format!("--target-root={}", config.target_root.display()))

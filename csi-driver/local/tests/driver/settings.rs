@@ -1,6 +1,6 @@
 //! Mutable parameters: refused before anything changes, applied at once, at staging, and by nodes that only follow the record.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use moorline_driver_local::{BackendKind, Services};
 use moorline_driver_sdk::Endpoint;
@@ -10,10 +10,11 @@ use moorline_mount::{
     mountinfo,
 };
 use moorline_proto::csi;
-use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::support::{BLOCK, DIR, Driver, EXT4, LONG, SUBVOLUME, Scratch, Use, cannot_run, config, skipped};
+use crate::support::{
+    BLOCK, DIR, Driver, EXT4, SUBVOLUME, Scratch, Use, cannot_run, config, skipped, until_so,
+};
 
 fn parameters(pairs: &[(&str, &str)]) -> std::collections::HashMap<String, String> {
     pairs
@@ -181,7 +182,7 @@ async fn a_node_follows_the_record() {
     let mut controller = Driver::with(controller_config).await;
     let mut node_config = config(scratch.root(), usage.backend);
     node_config.services = Services::Node;
-    node_config.endpoint = Endpoint::Unix(scratch.path("node.sock"));
+    node_config.serving.endpoint = Endpoint::Unix(scratch.path("node.sock"));
     controller.create(usage.create("v")).await.unwrap();
     let mut node = Driver::with(node_config).await;
     let staging = scratch.directory("staging");
@@ -200,11 +201,10 @@ async fn a_node_follows_the_record() {
         let path = scratch.path("pool/volumes/v/record");
         let bytes = fs::read(&path).unwrap();
         moorline_mount::durable::write(&path, &bytes).unwrap();
-        let deadline = Instant::now() + LONG;
-        while loop_device::is_direct_io(&device(&scratch, "v")).unwrap() != wanted {
-            assert!(Instant::now() < deadline, "the node does not follow to {wanted}");
-            tokio::time::sleep(Duration::from_millis(20)).await; // Poll for a condition; there is nobody to tell us.
-        }
+        until_so("the node follows", || {
+            loop_device::is_direct_io(&device(&scratch, "v")).unwrap() == wanted
+        })
+        .await;
     }
     node.unstage("v", &staging).await.unwrap();
     controller.delete("v").await.unwrap();

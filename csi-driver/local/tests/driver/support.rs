@@ -30,7 +30,7 @@ use tonic::{Status, transport::Channel};
 pub(crate) const NODE: &str = "node-1";
 pub(crate) const MIB: i64 = 1 << 20;
 pub(crate) const LONG: Duration = Duration::from_secs(60);
-/// How often a test looks whether something is so.
+/// How often a test looks at what can't tell it.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(2);
 const POOL_IMAGE: &str = "pool.img";
 const POOL_BYTES: u64 = 2 << 30;
@@ -51,6 +51,36 @@ pub(crate) fn cannot_run(test: &str, tools: &[&str]) -> bool {
     };
     skipped(test, &reason);
     true
+}
+
+/// Waits for a condition: looks until there is a value, and fails after [`LONG`] with what was last seen.
+pub(crate) async fn until<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(seen) => assert!(
+                Instant::now() < deadline,
+                "not in time: {what}; last seen: {seen}"
+            ),
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// As [`until`], for what is either so or not.
+pub(crate) async fn until_so(what: &str, mut is_so: impl FnMut() -> bool) {
+    let look = || {
+        std::future::ready(if is_so() {
+            Ok(())
+        } else {
+            Err("it is not so".to_owned())
+        })
+    };
+    until(what, look).await;
 }
 
 /// A temporary directory; at its end nothing is mounted below it and no loop device stands for a file in it.
@@ -177,7 +207,7 @@ impl Driver {
                     other => panic!("no driver: {other:?}"),
                 }
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         };
         driver.here = Some(Here { stop, running });
         driver
@@ -185,18 +215,16 @@ impl Driver {
 
     /// Clients of a driver that somebody else runs, as soon as it answers.
     pub(crate) async fn connect(config: &Config) -> Self {
-        let deadline = Instant::now() + LONG;
-        loop {
-            if let Some(driver) = Self::try_connect(config).await {
-                return driver;
-            }
-            assert!(Instant::now() < deadline, "no driver");
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
+        until("a driver that answers", || async {
+            Self::try_connect(config)
+                .await
+                .ok_or_else(|| "no driver".to_owned())
+        })
+        .await
     }
 
     async fn try_connect(config: &Config) -> Option<Self> {
-        let endpoint = tonic::transport::Endpoint::from_shared(config.endpoint.to_string()).unwrap();
+        let endpoint = tonic::transport::Endpoint::from_shared(config.serving.endpoint.to_string()).unwrap();
         let channel = endpoint.connect().await.ok()?;
         let mut identity = IdentityClient::new(channel.clone());
         let ready = identity

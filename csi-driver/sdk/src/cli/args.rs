@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as _, Command, FromArgMatches as _, error::ErrorKind};
 
-use crate::{DriverInfo, Endpoint, TlsFiles};
+use crate::{DriverInfo, Endpoint, GRACE_PERIOD_DEFAULT, TlsFiles};
 
 /// Nothing to say beyond what all drivers have.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -20,26 +20,96 @@ pub enum LogFormat {
     Json,
 }
 
+/// How a driver is served; `--endpoint` is not among these flags, because its default is each program's own.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServingArgs {
+    /// Certificate of this driver, PEM; read once at the start. TCP endpoints only
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Authority that signs callers' certificates, PEM; without it callers show none
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Serves /metrics and /healthz over HTTP here, such as 127.0.0.1:9808; off without it
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_address: Option<String>,
+    /// Seconds that running operations may take after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    pub grace_period: u32,
+}
+
+/// How a driver is served, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Where calls come in.
+    pub endpoint: Endpoint,
+    /// How they are protected; TCP only.
+    pub tls: Option<TlsFiles>,
+    /// Where `/metrics` and `/healthz` are, if anywhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// How long running operations may take once the driver is to stop.
+    pub grace_period: Duration,
+}
+
+impl Serving {
+    /// Served there as without any flags.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Serving {
+            endpoint,
+            tls: None,
+            metrics_address: None,
+            grace_period: GRACE_PERIOD_DEFAULT,
+        }
+    }
+}
+
+impl ServingArgs {
+    /// What the flags mean, together with the value of `--endpoint`.
+    ///
+    /// # Errors
+    /// All faults at once, each beginning with its flag.
+    pub fn checked(self, endpoint: &str) -> Result<Serving, Vec<String>> {
+        let mut faults = Vec::new();
+        let endpoint = endpoint.parse::<Endpoint>();
+        let endpoint = endpoint
+            .map_err(|error| faults.push(format!("--endpoint: {error}")))
+            .ok();
+        let metrics_address = self.metrics_address.and_then(|text| {
+            text.parse()
+                .map_err(|_| faults.push(format!("--metrics-address: {text:?} is not ADDRESS:PORT")))
+                .ok()
+        });
+        let tls = self.tls_cert.zip(self.tls_key).map(|(cert, key)| TlsFiles {
+            cert,
+            key,
+            client_ca: self.tls_client_ca,
+        });
+        if let Some(endpoint) = &endpoint
+            && let Err(error) = endpoint.check(tls.as_ref().map(|files| files.client_ca.is_some()))
+        {
+            faults.push(format!("--endpoint: {error}"));
+        }
+        match endpoint {
+            Some(endpoint) if faults.is_empty() => Ok(Serving {
+                endpoint,
+                tls,
+                metrics_address,
+                grace_period: Duration::from_secs(self.grace_period.into()),
+            }),
+            _ => Err(faults),
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
-struct ServeArgs {
+struct MainArgs {
     /// Where to listen: unix:///path, or tcp://ADDRESS:PORT. Other machines need TLS with --tls-client-ca
     #[arg(long, env = "CSI_ENDPOINT", value_name = "ENDPOINT")]
     endpoint: String,
-    /// Certificate of this driver, PEM; read once at the start. TCP endpoints only
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// Key of the certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// Authority that signs callers' certificates, PEM; without it callers show none
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_client_ca: Option<PathBuf>,
-    /// Serves /metrics and /healthz over HTTP here, such as 127.0.0.1:9808; off without it
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    metrics_address: Option<String>,
-    /// Seconds that running operations may take after SIGTERM
-    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
-    grace_period: u32,
+    #[command(flatten)]
+    serving: ServingArgs,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -48,21 +118,18 @@ struct ServeArgs {
     verbose: u8,
 }
 
-/// What the flags mean.
+/// What is logged, and how.
 #[derive(Debug)]
-pub(super) struct Config {
-    pub(super) endpoint: Endpoint,
-    pub(super) tls: Option<TlsFiles>,
-    pub(super) metrics_address: Option<SocketAddr>,
-    pub(super) grace_period: Duration,
-    pub(super) log_format: LogFormat,
-    pub(super) log_filter: &'static str,
+pub(super) struct Logging {
+    pub(super) format: LogFormat,
+    pub(super) filter: &'static str,
 }
 
 /// A command line that makes sense.
 #[derive(Debug)]
 pub(super) struct Parsed<A> {
-    pub(super) config: Config,
+    pub(super) serving: Serving,
+    pub(super) logging: Logging,
     pub(super) own: A,
 }
 
@@ -74,52 +141,25 @@ pub(super) fn parse<A: clap::Args>(
     // clap keeps its words for the life of the process, and a process has one command line.
     let (name, version): (&str, &str) = (info.name.clone().leak(), info.vendor_version.clone().leak());
     let command = Command::new(name).version(version);
-    let mut command = A::augment_args(ServeArgs::augment_args(command));
+    let mut command = A::augment_args(MainArgs::augment_args(command));
     let matches = command.try_get_matches_from_mut(line)?;
     let own = A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    let args = ServeArgs::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    match check(args) {
-        Ok(config) => Ok(Parsed { config, own }),
-        Err(faults) => Err(command.error(ErrorKind::ValueValidation, faults.join("\n"))),
-    }
-}
-
-/// All faults at once.
-fn check(args: ServeArgs) -> Result<Config, Vec<String>> {
-    let mut faults = Vec::new();
-    let endpoint = args.endpoint.parse::<Endpoint>();
-    let endpoint = endpoint
-        .map_err(|error| faults.push(format!("--endpoint: {error}")))
-        .ok();
-    let metrics_address = args.metrics_address.and_then(|text| {
-        text.parse()
-            .map_err(|_| faults.push(format!("--metrics-address: {text:?} is not ADDRESS:PORT")))
-            .ok()
-    });
-    let tls = args.tls_cert.zip(args.tls_key).map(|(cert, key)| TlsFiles {
-        cert,
-        key,
-        client_ca: args.tls_client_ca,
-    });
-    if let Some(endpoint) = &endpoint
-        && let Err(error) = endpoint.check(tls.as_ref().map(|files| files.client_ca.is_some()))
-    {
-        faults.push(format!("--endpoint: {error}"));
-    }
-    match endpoint {
-        Some(endpoint) if faults.is_empty() => Ok(Config {
-            endpoint,
-            tls,
-            metrics_address,
-            grace_period: Duration::from_secs(args.grace_period.into()),
-            log_format: args.log_format,
-            log_filter: match args.verbose {
-                0 => "info",
-                1 => "debug",
-                _ => "trace,h2=info,hyper=info,tower=info",
-            },
+    let args = MainArgs::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let logging = Logging {
+        format: args.log_format,
+        filter: match args.verbose {
+            0 => "info",
+            1 => "debug",
+            _ => "trace,h2=info,hyper=info,tower=info",
+        },
+    };
+    match args.serving.checked(&args.endpoint) {
+        Ok(serving) => Ok(Parsed {
+            serving,
+            logging,
+            own,
         }),
-        _ => Err(faults),
+        Err(faults) => Err(command.error(ErrorKind::ValueValidation, faults.join("\n"))),
     }
 }
 
@@ -137,23 +177,30 @@ mod tests {
 
     #[test]
     fn command_lines_that_make_sense() {
-        let parsed = parse_words(&["--endpoint", "unix:///run/csi.sock"])
-            .unwrap()
-            .config;
-        assert_eq!(parsed.endpoint, Endpoint::Unix("/run/csi.sock".into()));
-        assert_eq!((parsed.tls, parsed.metrics_address), (None, None));
-        assert_eq!((parsed.log_format, parsed.log_filter), (LogFormat::Text, "info"));
-        assert_eq!(parsed.grace_period, Duration::from_secs(25));
+        let parsed = parse_words(&["--endpoint", "unix:///run/csi.sock"]).unwrap();
+        assert_eq!(
+            parsed.serving,
+            Serving::new(Endpoint::Unix("/run/csi.sock".into()))
+        );
+        assert_eq!(parsed.logging.format, LogFormat::Text);
+        assert_eq!(parsed.logging.filter, "info");
 
         let words = "--endpoint tcp://0.0.0.0:10000 --tls-cert c --tls-key k --tls-client-ca a -vv --log-format json \
                      --metrics-address [::1]:9 --grace-period 0";
-        let parsed = parse_words(&words.split_whitespace().collect::<Vec<_>>())
-            .unwrap()
-            .config;
-        assert_eq!(parsed.tls.unwrap().client_ca, Some("a".into()));
-        assert_eq!(parsed.metrics_address, Some("[::1]:9".parse().unwrap()));
-        assert_eq!(parsed.log_format, LogFormat::Json);
-        assert!(parsed.log_filter.starts_with("trace"));
+        let parsed = parse_words(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let expected = Serving {
+            tls: Some(TlsFiles {
+                cert: "c".into(),
+                key: "k".into(),
+                client_ca: Some("a".into()),
+            }),
+            metrics_address: Some("[::1]:9".parse().unwrap()),
+            grace_period: Duration::ZERO,
+            ..Serving::new("tcp://0.0.0.0:10000".parse().unwrap())
+        };
+        assert_eq!(parsed.serving, expected);
+        assert_eq!(parsed.logging.format, LogFormat::Json);
+        assert!(parsed.logging.filter.starts_with("trace"));
     }
 
     #[test]

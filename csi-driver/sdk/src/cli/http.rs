@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -30,6 +31,14 @@ pub(super) struct State {
     /// Set once the driver has started; `None` in it: always ready then.
     pub(super) started: OnceLock<Option<Arc<dyn Readiness>>>,
     pub(super) stop: CancellationToken,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("is_started", &self.started.get().is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl State {

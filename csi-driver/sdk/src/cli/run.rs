@@ -14,12 +14,15 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    LogFormat, Parsed,
-    args::Config,
+    LogFormat, Parsed, Serving,
+    args::Logging,
     http::{self, State},
     parse,
 };
@@ -34,22 +37,31 @@ const EXIT_USAGE: u8 = 2;
 /// Operations were still running.
 const EXIT_GRACE_EXCEEDED: u8 = 3;
 
+/// Why a driver was not served to its end.
 #[derive(Debug, Error)]
-enum RunError {
+pub enum ServingError {
+    /// The process can't be told to stop.
     #[error("listen for signals")]
     Signals(#[source] io::Error),
+    /// Nothing can listen there.
     #[error("serve metrics on {address}")]
     Metrics {
+        /// Where.
         address: std::net::SocketAddr,
+        /// Why not.
         #[source]
         source: io::Error,
     },
+    /// The driver could not be put together.
     #[error("start the driver")]
     Start(#[source] BoxError),
+    /// The certificates can't be used.
     #[error("use TLS")]
     Tls(#[from] TlsError),
+    /// The endpoint can't be listened on.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The transport failed, or operations outlasted the grace period.
     #[error(transparent)]
     Serve(#[from] ServeError),
 }
@@ -63,7 +75,11 @@ where
     Built: Future<Output = Result<DriverBuilder, E>>,
     E: Into<BoxError>,
 {
-    let Parsed { config, own } = match parse::<A>(&info, std::env::args_os()) {
+    let Parsed {
+        serving,
+        logging,
+        own,
+    } = match parse::<A>(&info, std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(answer) => {
             // Help and version are such answers too. Nobody is left to hear that they can't be printed.
@@ -72,7 +88,7 @@ where
             return ExitCode::from(code);
         }
     };
-    set_up_logging(&config);
+    set_up_logging(&logging);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -81,18 +97,27 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(run(info, config, |builder| build(builder, own)));
+    let code = runtime.block_on(until_signalled(|stop| async move {
+        let starting = Starting::new(&info.name, serving, Registry::default(), stop.clone()).await?;
+        let building = build(Driver::builder(info), own);
+        let builder = tokio::select! {
+            built = building => built.map_err(|error| ServingError::Start(error.into()))?,
+            // Nothing is served yet, so that nothing is running: a driver recovers after a kill as well.
+            () = stop.cancelled() => return Ok(()),
+        };
+        starting.serve(builder).await
+    }));
     // Threads that are still blocked in the kernel must not keep the process.
     runtime.shutdown_background();
     code
 }
 
-fn set_up_logging(config: &Config) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.log_filter));
+fn set_up_logging(logging: &Logging) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(logging.filter));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
-    let result = match config.log_format {
+    let result = match logging.format {
         LogFormat::Text => lines.with_ansi(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
@@ -100,23 +125,20 @@ fn set_up_logging(config: &Config) {
     result.ok();
 }
 
-async fn run<Built, E>(
-    info: DriverInfo,
-    config: Config,
-    build: impl FnOnce(DriverBuilder) -> Built,
-) -> ExitCode
+/// Serves until SIGTERM or SIGINT, which cancel the token that `serve` gets; a second signal ends at once. Logs how it
+/// ended; the exit codes are those in the [module's table](super). Sets up no logging: for programs that have their own.
+pub async fn until_signalled<Served, E>(serve: impl FnOnce(CancellationToken) -> Served) -> ExitCode
 where
-    Built: Future<Output = Result<DriverBuilder, E>>,
-    E: Into<BoxError>,
+    Served: Future<Output = Result<(), E>>,
+    E: Into<ServingError>,
 {
-    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let tasks = TaskTracker::new();
+    let stop = CancellationToken::new();
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return failed(&error),
     };
-    let serving = serve(info, config, build, &stop, &end, &tasks);
-    tokio::pin!(serving);
+    // On the heap: the future of a whole driver is large.
+    let mut serving = Box::pin(serve(stop.clone()));
     let result = tokio::select! {
         result = &mut serving => result,
         number = signals.next() => {
@@ -132,12 +154,9 @@ where
             }
         }
     };
-    end.cancel();
-    tasks.close();
-    tasks.wait().await;
-    match result {
+    match result.map_err(E::into) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(RunError::Serve(error @ ServeError::GraceExceeded { .. })) => {
+        Err(ServingError::Serve(error @ ServeError::GraceExceeded { .. })) => {
             tracing::error!(%error, "The driver was not drained");
             ExitCode::from(EXIT_GRACE_EXCEEDED)
         }
@@ -145,7 +164,7 @@ where
     }
 }
 
-fn failed(error: &RunError) -> ExitCode {
+fn failed(error: &ServingError) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -156,49 +175,83 @@ fn failed(error: &RunError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve<Built, E>(
-    info: DriverInfo,
-    config: Config,
-    build: impl FnOnce(DriverBuilder) -> Built,
-    stop: &CancellationToken,
-    end: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<(), RunError>
-where
-    Built: Future<Output = Result<DriverBuilder, E>>,
-    E: Into<BoxError>,
-{
-    let mut registry = Registry::default();
-    let metrics = OperationMetrics::register(&mut registry, &info.name);
-    let state = Arc::new(State {
-        registry,
-        started: OnceLock::new(),
-        stop: stop.clone(),
-    });
-    if let Some(address) = config.metrics_address {
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|source| RunError::Metrics { address, source })?;
-        tracing::info!(address = %listener.local_addr().unwrap_or(address), "Serving metrics");
-        tasks.spawn(http::serve(listener, Arc::clone(&state), end.clone()));
+/// A driver that is being put together: its metrics can be asked for, and `/healthz` says that it is starting. Dropped,
+/// it is gone.
+#[derive(Debug)]
+pub struct Starting {
+    driver_name: String,
+    serving: Serving,
+    metrics: OperationMetrics,
+    state: Arc<State>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Ends the tasks.
+    end: DropGuard,
+}
+
+impl Starting {
+    /// Serves metrics, if they are wanted: those of `registry` and those of the calls to come.
+    ///
+    /// # Errors
+    /// When nothing can listen at the address for metrics.
+    pub async fn new(
+        driver_name: &str,
+        serving: Serving,
+        mut registry: Registry,
+        stop: CancellationToken,
+    ) -> Result<Self, ServingError> {
+        let metrics = OperationMetrics::register(&mut registry, driver_name);
+        let state = Arc::new(State {
+            registry,
+            started: OnceLock::new(),
+            stop: stop.clone(),
+        });
+        let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
+        if let Some(address) = serving.metrics_address {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(|source| ServingError::Metrics { address, source })?;
+            tracing::info!(address = %listener.local_addr().unwrap_or(address), "Serving metrics");
+            tasks.spawn(http::serve(listener, Arc::clone(&state), end.clone()));
+        }
+        Ok(Starting {
+            driver_name: driver_name.to_owned(),
+            serving,
+            metrics,
+            state,
+            stop,
+            tasks,
+            end: end.drop_guard(),
+        })
     }
-    let driver_name = info.name.clone();
-    let building = build(Driver::builder(info).metrics(metrics));
-    let builder = tokio::select! {
-        built = building => built.map_err(|error| RunError::Start(error.into()))?,
-        // Nothing is served yet, so that nothing is running: a driver recovers after a kill as well.
-        () = stop.cancelled() => return Ok(()),
-    };
-    let listener = match &config.tls {
-        Some(files) => config.endpoint.listen_tls(files.load()?).await?,
-        None => config.endpoint.listen().await?,
-    };
-    // The first value stays; this is the only place that sets one.
-    state.started.set(builder.shared_readiness()).ok();
-    tracing::info!(driver.name = driver_name, endpoint = %config.endpoint, tls = config.tls.is_some(), "Driver is listening");
-    let driver = builder.build();
-    driver.serve(listener, config.grace_period, stop.clone()).await?;
-    tracing::info!("Driver has stopped");
-    Ok(())
+
+    /// Listens, serves the driver until it is to stop, and waits for what is running then.
+    ///
+    /// # Errors
+    /// When the endpoint or its certificates can't be used, the transport fails, or operations outlast the grace period.
+    pub async fn serve(self, builder: DriverBuilder) -> Result<(), ServingError> {
+        let served = self.serve_driver(builder).await;
+        drop(self.end);
+        self.tasks.close();
+        self.tasks.wait().await;
+        served
+    }
+
+    async fn serve_driver(&self, builder: DriverBuilder) -> Result<(), ServingError> {
+        let Serving { endpoint, tls, .. } = &self.serving;
+        let listener = match tls {
+            Some(files) => endpoint.listen_tls(files.load()?).await?,
+            None => endpoint.listen().await?,
+        };
+        // The first value stays; this is the only place that sets one.
+        self.state.started.set(builder.shared_readiness()).ok();
+        tracing::info!(driver.name = self.driver_name, %endpoint, tls = tls.is_some(), "Driver is listening");
+        let driver = builder.metrics(self.metrics.clone()).build();
+        driver
+            .serve(listener, self.serving.grace_period, self.stop.clone())
+            .await?;
+        tracing::info!("Driver has stopped");
+        Ok(())
+    }
 }
 
 struct Signals {
@@ -207,10 +260,10 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> Result<Self, RunError> {
+    fn new() -> Result<Self, ServingError> {
         Ok(Signals {
-            terminate: signal(SignalKind::terminate()).map_err(RunError::Signals)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signals)?,
+            terminate: signal(SignalKind::terminate()).map_err(ServingError::Signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(ServingError::Signals)?,
         })
     }
 

@@ -3,30 +3,19 @@
 use std::fs::{self, File};
 
 use moorline_mount::filesystem::FsType;
-use tokio::time::Instant;
 
 use super::{
     Published, cannot, pool_on,
     records::{Held, RECORD_BYTES, Writer, held},
 };
 use crate::support::{
-    BLOCK, DIR, Driver, EXT4, LONG, MIB, POLL_INTERVAL, SUBVOLUME, Scratch, Use, XFS, from_snapshot,
-    from_volume,
+    BLOCK, DIR, Driver, EXT4, MIB, SUBVOLUME, Scratch, Use, XFS, from_snapshot, from_volume, until_so,
 };
 
 const POOL_BYTES: u64 = 2 << 30;
 const LITTLE_BYTES: u64 = 8 << 20;
 /// Records of the content that is compared as a whole: beyond one extent, and beyond what a page cache would hide.
 const RECORDS: u64 = 512;
-
-/// Waits until the writer has got so far.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
-}
 
 fn read(usage: Use, at: &Published) -> Vec<u8> {
     let mut bytes = fs::read(&at.file).unwrap();
@@ -49,7 +38,7 @@ async fn a_restore_is_what_was_cut(usage: Use, pool: FsType) {
     let mut driver = Driver::start(&scratch, usage.backend).await;
     let source = Published::create(&mut driver, &scratch, usage, "source").await;
     let writer = Writer::start(&source.file);
-    until("the first records", || writer.written() >= RECORDS).await;
+    until_so("the first records", || writer.written() >= RECORDS).await;
     let cut = writer.end();
     source.leave(&mut driver).await;
     driver.snapshot("snapshot", "source").await.unwrap();
@@ -85,7 +74,7 @@ async fn copies_of_a_busy_volume_have_no_gap(usage: Use, pool: FsType) {
     let writer = Writer::start(&source.file);
     for round in 0..3 {
         let from = writer.synced();
-        until("some more records", || writer.synced() > from).await;
+        until_so("some more records", || writer.synced() > from).await;
         let durable = writer.synced();
         let request = if round == 1 {
             driver.snapshot("snapshot", "source").await.unwrap();
@@ -139,16 +128,16 @@ async fn a_volume_grows_under_its_writer(usage: Use, pool: FsType) {
     leave_little_room(usage, &source);
     let writer = Writer::start(&source.file);
     // Once in the middle of the writing, and once when there is no room left.
-    until("some records", || writer.synced() > 0).await;
+    until_so("some records", || writer.synced() > 0).await;
     let bytes = usage.bytes + 8 * MIB;
     driver.expand("source", bytes).await.unwrap();
     driver.node_expand("source", &source.target, bytes).await.unwrap();
-    until("the end of the room", || writer.refused() > 0).await;
+    until_so("the end of the room", || writer.refused() > 0).await;
     let filled = writer.written();
     let bytes = bytes + 8 * MIB;
     driver.expand("source", bytes).await.unwrap();
     driver.node_expand("source", &source.target, bytes).await.unwrap();
-    until("records beyond the old end", || writer.written() > filled + 64).await;
+    until_so("records beyond the old end", || writer.written() > filled + 64).await;
     let last = writer.end();
     assert_eq!(held(&read(usage, &source)).prefix, last);
     source.remove(&mut driver).await;
