@@ -129,35 +129,38 @@ async fn serve(
     let has_controller = driver.facts.has_service(PluginService::ControllerService);
     let provisioning = async {
         if has_controller && config.parts.contains(&Part::Provisioner) {
-            provisioner::serve(
+            let serving = provisioner::serve(
                 config.provisioner,
                 driver.clone(),
                 informers.clone(),
                 memory,
                 stop.clone(),
-            )
-            .await;
+            );
+            // All four are large, and so is what holds them.
+            Box::pin(serving).await;
         }
     };
     let attaching = async {
         if config.parts.contains(&Part::Attacher) {
-            attacher::serve(config.attacher, driver.clone(), informers.clone(), stop.clone()).await;
+            let serving = attacher::serve(config.attacher, driver.clone(), informers.clone(), stop.clone());
+            Box::pin(serving).await;
         }
     };
     let resizing = async {
         if config.parts.contains(&Part::Resizer) {
-            resizer::serve(config.resizer, driver.clone(), informers.clone(), stop.clone()).await;
+            let serving = resizer::serve(config.resizer, driver.clone(), informers.clone(), stop.clone());
+            Box::pin(serving).await;
         }
     };
     let snapshotting = async {
         if config.parts.contains(&Part::Snapshotter) {
-            snapshotter::serve(
+            let serving = snapshotter::serve(
                 config.snapshotter,
                 driver.clone(),
                 informers.clone(),
                 stop.clone(),
-            )
-            .await;
+            );
+            Box::pin(serving).await;
         }
     };
     join4(provisioning, attaching, resizing, snapshotting).await;

@@ -119,6 +119,12 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
         config,
     });
     controller.feed(&stop);
+    work(&controller, workers, stop).await;
+    recorder.stopped().await;
+}
+
+/// Works on the three queues until `stop`.
+async fn work(controller: &Arc<Snapshots>, workers: usize, stop: CancellationToken) {
     let worker = controller.clone();
     let on_snapshots = run_workers(
         controller.snapshot_queue.clone(),
@@ -145,7 +151,6 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
         async move { worker.sync_claim(&key).await }
     });
     futures::future::join3(on_snapshots, on_contents, on_claims).await;
-    recorder.stopped().await;
 }
 
 /// The claim that a snapshot is taken of.

@@ -190,7 +190,9 @@ impl Cluster {
                     }
                 };
                 let sidecars = async { sidecars.await.map_err(anyhow::Error::from) };
-                futures::future::try_join(sidecars, class).await.map(|_| ())
+                Box::pin(futures::future::try_join(sidecars, class))
+                    .await
+                    .map(|_| ())
             });
         }
         if self.config.controllers {

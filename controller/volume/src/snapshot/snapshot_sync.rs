@@ -199,7 +199,7 @@ fn begin(seen: &Seen<'_>) -> Result<Next, Why> {
         return Err(Why::ClaimNotBound(claim_name));
     }
     let pv = seen.pv.filter(|pv| volume::is_linked_to(pv, claim));
-    let pv = pv.ok_or_else(|| Why::VolumeMisbound(claim_name))?;
+    let pv = pv.ok_or(Why::VolumeMisbound(claim_name))?;
     let csi = pv.spec.as_ref().and_then(|spec| spec.csi.as_ref());
     let csi = csi.ok_or_else(|| Why::NotCsi(pv.metadata.name.clone().unwrap_or_default()))?;
     let Some(class) = seen.class else {

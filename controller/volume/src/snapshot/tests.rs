@@ -411,6 +411,7 @@ fn a_static_snapshot_binds_to_the_content_that_it_names() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 fn a_snapshot_is_deleted_in_order() {
     let going = || World::new(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
     let marked = json!({"metadata": {"annotations": {keys::SNAPSHOT_BEING_DELETED: "yes"}}});
