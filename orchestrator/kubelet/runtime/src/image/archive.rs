@@ -17,6 +17,7 @@ const ENTRIES_MAX: usize = 10_000;
 /// Documents that are parsed; real ones have a few kilobytes.
 const DOCUMENT_LIMIT_BYTES: u64 = 8 << 20;
 
+const TOO_LARGE: &str = "it holds more than fits on this machine";
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
@@ -47,7 +48,7 @@ impl<R: Read> Read for Limited<R> {
         self.left = self
             .left
             .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::other("it holds more than fits on this machine"))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, TOO_LARGE))?;
         Ok(count)
     }
 }
@@ -84,6 +85,10 @@ pub(crate) fn is_gzip(path: &Path) -> io::Result<bool> {
 fn unreadable(number: usize, error: io::Error) -> io::Error {
     if error.raw_os_error().is_some() {
         return error;
+    }
+    // The tar library keeps the kind of an error, not always its words.
+    if error.kind() == io::ErrorKind::FileTooLarge {
+        return io::Error::other(TOO_LARGE);
     }
     let text = if error.kind() == io::ErrorKind::UnexpectedEof && number > 0 || is_decompression(&error) {
         format!("it is damaged or cut off after {number} entries: {error}")
