@@ -1,7 +1,7 @@
 //! `csi-provisioner`: turns claims into volumes and PVs, and deletes the volumes of released PVs.
 //!
-//! [`claim`] decides about claims, [`volume`] about PVs; [`provision`] and [`delete`] do what they decide. Each claim
-//! costs the write of its PV, and its share of a write to the [`ledger`], which makes plans outlive the process.
+//! `claim` decides about claims, `volume` about PVs; `provision` and `delete` do what they decide. Each claim
+//! costs the write of its PV, and its share of a write to the `ledger`, which makes plans outlive the process.
 
 mod capacity;
 mod claim;

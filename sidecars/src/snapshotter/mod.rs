@@ -1,7 +1,7 @@
 //! `csi-snapshotter`: has the driver create and delete the snapshots that VolumeSnapshotContents stand for, and says in
 //! their status what became of it.
 //!
-//! [`content`] decides, [`shell`] does. Before the driver is asked for a snapshot the content is marked; the mark goes
+//! `content` decides, `shell` does. Before the driver is asked for a snapshot the content is marked; the mark goes
 //! when the driver has given a final answer, so that no snapshot is lost whose answer was.
 
 mod content;

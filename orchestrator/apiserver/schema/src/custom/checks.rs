@@ -1,4 +1,4 @@
-//! Whether a definition, or its change, is allowed: names, versions, conversion. Schemas are in [`schemas`].
+//! Whether a definition, or its change, is allowed: names, versions, conversion. Schemas are in `schemas`.
 
 mod schemas;
 
