@@ -3,10 +3,6 @@
 
 use std::process::ExitCode;
 
-/// A server of JSON allocates many small things on one thread and frees them on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     moorline_container_runtime::run_if_shim()
         .or_else(moorline::run_if_called)
