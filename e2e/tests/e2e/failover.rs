@@ -1,7 +1,10 @@
 //! Two replicas of a sidecar: the one that leads is killed, or frozen, in the middle of a call to the driver. The other
 //! goes on; nothing is made twice, nothing is left behind.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use moorline_e2e::{
     cluster::TestCluster, kubectl::Kubectl, process::Part, require_kubectl, require_node, wait,
@@ -91,20 +94,57 @@ async fn delete_all(kubectl: &Kubectl, socket: &Path) {
     });
 }
 
+/// A cluster without sidecars of its own, and a driver that the kubelet knows.
+struct Scene {
+    /// There but for the moment between one and the next.
+    driver: Option<Part>,
+    registrar: Part,
+    socket: PathBuf,
+    /// Dropped last: the others live in it.
+    cluster: TestCluster,
+}
+
+impl Scene {
+    fn start() -> Self {
+        let cluster = TestCluster::start(&["--no-driver"]);
+        let socket = driver_socket(&cluster);
+        let mut driver = start_driver(&cluster, &[]);
+        driver.wait_for_socket(&socket, LIMIT).unwrap();
+        Scene {
+            driver: Some(driver),
+            registrar: start_registrar(&cluster, &socket),
+            socket,
+            cluster,
+        }
+    }
+
+    fn restart_driver(&mut self) {
+        self.driver.take().expect("it was started").kill_9();
+        let mut next = start_driver(&self.cluster, &[]);
+        next.wait_for_socket(&self.socket, LIMIT).unwrap();
+        self.driver = Some(next);
+    }
+
+    /// Deletes all claims and ends everything, the sidecar that still runs before the driver.
+    async fn end(self, sidecar: Part) {
+        delete_all(&self.cluster.kubectl(), &self.socket).await;
+        sidecar.terminate(LIMIT).unwrap();
+        self.registrar.terminate(LIMIT).unwrap();
+        self.driver.expect("it was started").kill_9();
+        self.cluster.finish();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_killed_inside_create_volume_is_followed_without_orphan_or_double() {
     require_node!();
     require_kubectl!();
-    let cluster = TestCluster::start(&["--no-driver"]);
-    let kubectl = cluster.kubectl();
-    let socket = driver_socket(&cluster);
-    let mut driver = start_driver(&cluster, &[]);
-    driver.wait_for_socket(&socket, LIMIT).unwrap();
-    let registrar = start_registrar(&cluster, &socket);
-    let proxy = MuteProxy::start(cluster.root(), socket.clone());
-    let first = replica(&cluster, "pod-a", &proxy.socket, 4);
+    let scene = Scene::start();
+    let (kubectl, socket) = (scene.cluster.kubectl(), scene.socket.clone());
+    let proxy = MuteProxy::start(scene.cluster.root(), socket.clone());
+    let first = replica(&scene.cluster, "pod-a", &proxy.socket, 4);
     wait_for_leader(&kubectl, PROVISIONER_LEASE, "pod-a");
-    let second = replica(&cluster, "pod-b", &socket, 4);
+    let second = replica(&scene.cluster, "pod-b", &socket, 4);
     kubectl.apply_ok(&together(&[
         CSI_DRIVER.to_owned(),
         class("now", "Immediate", "Delete"),
@@ -128,25 +168,17 @@ async fn a_leader_killed_inside_create_volume_is_followed_without_orphan_or_doub
         2 => Ok(()),
         some => Err(some),
     });
-    delete_all(&kubectl, &socket).await;
-    second.terminate(LIMIT).unwrap();
-    registrar.terminate(LIMIT).unwrap();
-    driver.kill_9();
-    cluster.finish();
+    scene.end(second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_frozen_inside_create_volume_ends_when_it_wakes_and_its_successor_is_not_disturbed() {
     require_node!();
     require_kubectl!();
-    let cluster = TestCluster::start(&["--no-driver"]);
-    let kubectl = cluster.kubectl();
-    let socket = driver_socket(&cluster);
-    let mut driver = start_driver(&cluster, &[]);
-    driver.wait_for_socket(&socket, LIMIT).unwrap();
-    let registrar = start_registrar(&cluster, &socket);
-    let proxy = MuteProxy::start(cluster.root(), socket.clone());
-    let first = replica(&cluster, "pod-a", &proxy.socket, 4);
+    let scene = Scene::start();
+    let (kubectl, socket) = (scene.cluster.kubectl(), scene.socket.clone());
+    let proxy = MuteProxy::start(scene.cluster.root(), socket.clone());
+    let first = replica(&scene.cluster, "pod-a", &proxy.socket, 4);
     wait_for_leader(&kubectl, PROVISIONER_LEASE, "pod-a");
     proxy.mute();
     kubectl.apply_ok(&together(&[
@@ -156,7 +188,7 @@ async fn a_leader_frozen_inside_create_volume_ends_when_it_wakes_and_its_success
     ]));
     wait_for_volumes(&socket, 1).await;
     first.signal(Signal::SIGSTOP);
-    let second = replica(&cluster, "pod-b", &socket, 4);
+    let second = replica(&scene.cluster, "pod-b", &socket, 4);
     wait_for_leader(&kubectl, PROVISIONER_LEASE, "pod-b");
     kubectl.wait_field("pvc", "data", "{.status.phase}", "Bound", LIMIT);
     first.signal(Signal::SIGCONT);
@@ -166,29 +198,21 @@ async fn a_leader_frozen_inside_create_volume_ends_when_it_wakes_and_its_success
         (1, 1)
     );
     wait_for_leader(&kubectl, PROVISIONER_LEASE, "pod-b");
-    delete_all(&kubectl, &socket).await;
-    second.terminate(LIMIT).unwrap();
-    registrar.terminate(LIMIT).unwrap();
-    driver.kill_9();
-    cluster.finish();
+    scene.end(second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn merged_sidecars_hand_the_lease_over_when_they_are_asked_to_end() {
     require_node!();
     require_kubectl!();
-    let cluster = TestCluster::start(&["--no-driver"]);
-    let kubectl = cluster.kubectl();
-    let socket = driver_socket(&cluster);
-    let mut driver = start_driver(&cluster, &[]);
-    driver.wait_for_socket(&socket, LIMIT).unwrap();
-    let registrar = start_registrar(&cluster, &socket);
+    let mut scene = Scene::start();
+    let (kubectl, socket) = (scene.cluster.kubectl(), scene.socket.clone());
     // Longer than the test waits: only a lease that is given back can be taken.
     let merged = |pod: &str| {
         let args = [
             "sidecars".to_owned(),
             format!("--csi-address={}", socket.display()),
-            format!("--kubeconfig={}", cluster.kubeconfig().display()),
+            format!("--kubeconfig={}", scene.cluster.kubeconfig().display()),
             "--run=provisioner,csi-attacher".to_owned(),
             "--leader-election".to_owned(),
             "--leader-election-namespace=default".to_owned(),
@@ -196,7 +220,7 @@ async fn merged_sidecars_hand_the_lease_over_when_they_are_asked_to_end() {
             "--leader-election-renew-deadline=9m".to_owned(),
             "--leader-election-retry-period=500ms".to_owned(),
         ];
-        let log = cluster.root().join(format!("{pod}.log"));
+        let log = scene.cluster.root().join(format!("{pod}.log"));
         Part::start_program(
             &moorline_e2e::process::binary(),
             &args,
@@ -214,9 +238,7 @@ async fn merged_sidecars_hand_the_lease_over_when_they_are_asked_to_end() {
     ]));
     kubectl.wait_field("pvc", "one", "{.status.phase}", "Bound", LIMIT);
     // No restart when the driver is lost: the same process goes on with it.
-    driver.kill_9();
-    let mut driver = start_driver(&cluster, &[]);
-    driver.wait_for_socket(&socket, LIMIT).unwrap();
+    scene.restart_driver();
     kubectl.apply_ok(&claim("two", "now", "ReadWriteOnce", "1Mi"));
     kubectl.wait_field("pvc", "two", "{.status.phase}", "Bound", LIMIT);
     wait_for_leader(&kubectl, MERGED_LEASE, "pod-a");
@@ -224,9 +246,5 @@ async fn merged_sidecars_hand_the_lease_over_when_they_are_asked_to_end() {
     wait_for_leader(&kubectl, MERGED_LEASE, "pod-b");
     kubectl.apply_ok(&claim("three", "now", "ReadWriteOnce", "1Mi"));
     kubectl.wait_field("pvc", "three", "{.status.phase}", "Bound", LIMIT);
-    delete_all(&kubectl, &socket).await;
-    second.terminate(LIMIT).unwrap();
-    registrar.terminate(LIMIT).unwrap();
-    driver.kill_9();
-    cluster.finish();
+    scene.end(second).await;
 }

@@ -243,7 +243,7 @@ const PROVISIONER: &[Flag] = &[
         "1",
         "Clone sources worked on at once",
     )
-    .ignored("claims that are cloned are not protected yet"),
+    .ignored("the workers that make clones protect their sources, too"),
     Flag::new(
         "snapshot-orphan-sweep-interval",
         Kind::Duration,
