@@ -103,7 +103,7 @@ impl Kubectl {
         answer.stdout
     }
 
-    /// Runs a call that reads standard input.
+    /// Runs a call that reads standard input, and may write before it has read all of it.
     pub fn with_input(&self, args: &[&str], input: &str) -> Answer {
         let mut child = self
             .command(args)
@@ -112,13 +112,16 @@ impl Kubectl {
             .stderr(Stdio::piped())
             .spawn()
             .expect("start kubectl");
-        child
-            .stdin
-            .take()
-            .expect("piped")
-            .write_all(input.as_bytes())
-            .expect("kubectl reads its input");
-        let output = child.wait_with_output().expect("kubectl ends");
+        let mut stdin = child.stdin.take().expect("piped");
+        let output = std::thread::scope(|scope| {
+            let feeding = scope.spawn(move || stdin.write_all(input.as_bytes()));
+            let output = child.wait_with_output().expect("kubectl ends");
+            feeding
+                .join()
+                .expect("no panic")
+                .expect("kubectl reads its input");
+            output
+        });
         Answer {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

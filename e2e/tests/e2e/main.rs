@@ -25,4 +25,5 @@ mod sanity;
 mod scaffold;
 mod snapshots;
 mod story;
+mod streams;
 mod volumes;

@@ -23,6 +23,7 @@ use crate::http::path::{self, ResourcePath, Target};
 use crate::http::query::Query;
 use crate::http::{Answer, Failure, body, compression, negotiation};
 use crate::objects::{Call, Resource, create, delete, list, patch, render, update, watch};
+use crate::subresources::streams;
 use crate::{reviews, subresources};
 
 /// The server as a tower service, for one identity.
@@ -172,6 +173,11 @@ impl ApiService {
         let verb = verb(&parts.method, path, query)?;
         self.api.authorizer.check(user, &attributes(verb, path, query))?;
         let call = self.call(parts, user, path, query)?;
+        if let Some(subresource) = path.subresource.as_deref()
+            && streams::is_stream(call.resource.facts.plural, path.subresource.as_deref())
+        {
+            return Box::pin(streams::connect(&call, parts, subresource)).await;
+        }
         let is_long =
             verb == "watch" || (path.subresource.as_deref() == Some("log") && query.flag("follow")?);
         let work = async {

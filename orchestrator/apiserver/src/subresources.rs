@@ -6,6 +6,7 @@ mod finalize;
 pub(crate) mod kubelet;
 mod log;
 mod scale;
+pub(crate) mod streams;
 mod token;
 
 use bytes::Bytes;

@@ -85,7 +85,7 @@ async fn serve(api: Arc<Api>, acceptor: TlsAcceptor, stream: TcpStream, stop: Ca
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL);
-    let connection = builder.serve_connection(TokioIo::new(tls), handler);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), handler);
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,

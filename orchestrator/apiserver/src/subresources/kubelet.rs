@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -64,7 +64,8 @@ impl KubeletAddress {
 /// Asks kubelets.
 pub(crate) struct KubeletClient {
     tls: TlsConnector,
-    tasks: TaskTracker,
+    /// What goes on after an answer.
+    pub(super) tasks: TaskTracker,
 }
 
 impl KubeletClient {
@@ -80,6 +81,17 @@ impl KubeletClient {
         &self,
         to: &KubeletAddress,
         path: &str,
+    ) -> Result<Response<Incoming>, KubeletError> {
+        self.upgrade(to, &Method::GET, path, HeaderMap::new()).await
+    }
+
+    /// A request that may be the beginning of another protocol.
+    pub(crate) async fn upgrade(
+        &self,
+        to: &KubeletAddress,
+        method: &Method,
+        path: &str,
+        headers: HeaderMap,
     ) -> Result<Response<Incoming>, KubeletError> {
         let address = format!("{}:{}", to.ip, to.port);
         let connect = async {
@@ -100,14 +112,16 @@ impl KubeletClient {
             .await
             .map_err(failed)?;
         self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "A connection to a kubelet ended early.");
             }
         });
-        let request = Request::get(path)
-            .header(header::HOST, &address)
-            .body(Empty::<Bytes>::new());
-        let request = request.unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &address);
+        let mut request = request.body(Empty::<Bytes>::new()).unwrap_or_default();
+        request.headers_mut().extend(headers);
         sender.send_request(request).await.map_err(failed)
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 /// The container asked for, or the only one.
-fn container(pod: &Value, asked: Option<&str>) -> Result<String, String> {
+pub(super) fn container(pod: &Value, asked: Option<&str>) -> Result<String, String> {
     let pod_name = tree::text(pod, &["metadata", "name"]);
     let names = |list: &str| -> Vec<&str> {
         tree::list(pod, &["spec", list])
@@ -118,7 +118,11 @@ fn path(call: &Call<'_>, pod: &str, container: &str) -> String {
 }
 
 /// The kubelet's words in the code it chose.
-async fn explain(answer: http::Response<hyper::body::Incoming>, pod: &str, container: &str) -> Failure {
+pub(super) async fn explain(
+    answer: http::Response<hyper::body::Incoming>,
+    pod: &str,
+    container: &str,
+) -> Failure {
     let code = answer.status();
     let limited = http_body_util::Limited::new(answer.into_body(), EXPLANATION_BYTES_MAX);
     let text = match limited.collect().await {
@@ -134,7 +138,7 @@ async fn explain(answer: http::Response<hyper::body::Incoming>, pod: &str, conta
     }
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -126,8 +126,11 @@ pub struct ContainerConfig {
     pub security: SecurityContext,
     /// Log file, relative to the sandbox's log directory, such as `main/0.log`. Empty = no log.
     pub log_path: PathBuf,
-    /// Keeps standard input open (nothing ever arrives on it) instead of `/dev/null`.
+    /// Keeps standard input open for those who attach, instead of `/dev/null`.
     pub stdin: bool,
+    /// The input ends when the first who attached has sent all.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// Gives the process a terminal; its output is logged as stdout.
     pub tty: bool,
     /// Where the container may write a last word, absolute; empty = nowhere.

@@ -8,6 +8,7 @@ use tokio::sync::broadcast;
 
 use crate::container::{Container, ContainerConfig, ContainerId, ContainerStatus, ExecOutput};
 use crate::error::{ImageError, RuntimeError};
+use crate::exec::{ExecRequest, ExecSession};
 use crate::image::{Image, ImageRef};
 use crate::sandbox::{Sandbox, SandboxConfig, SandboxId};
 
@@ -76,6 +77,14 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, RuntimeError>;
+
+    /// Runs a command in a running container and gives the streams to talk to it. A session that is dropped kills its
+    /// command; so does the end of this process.
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<ExecSession, RuntimeError>;
+
+    /// Gives the streams of a running container: its output from now on, and its input if it was made with one and
+    /// `stdin` asks for it. A session that is dropped changes nothing for the container; its end is the container's.
+    async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ExecSession, RuntimeError>;
 
     /// Notices of state changes from now on. A receiver that lags must look at everything again.
     fn events(&self) -> broadcast::Receiver<ContainerEvent>;

@@ -7,6 +7,7 @@ pub mod container;
 pub mod cri;
 mod embedded;
 pub mod error;
+pub mod exec;
 pub mod image;
 mod layout;
 mod passwd;
@@ -26,6 +27,7 @@ pub use container::{
 pub use cri::{ContainerEvent, ContainerRuntime, ImageService};
 pub use embedded::{EmbeddedConfig, EmbeddedRuntime};
 pub use error::{ErrorClass, ImageError, RuntimeError};
+pub use exec::{ExecRequest, ExecSession};
 pub use image::{HOST_IMAGE, Image, ImageRef};
 pub use sandbox::{DnsConfig, HostAlias, Sandbox, SandboxConfig, SandboxId, SandboxState};
 pub use shim::{SHIM_NAME, run_if_shim, shim_main};

@@ -1,5 +1,6 @@
 //! Signals to processes by number, and waiting for processes that aren't children.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +17,64 @@ pub(crate) fn pid(number: u32) -> Option<Pid> {
 pub(crate) fn kill_now(number: u32) {
     if let Some(pid) = pid(number) {
         kill_process(pid, Signal::KILL).ok(); // ESRCH: gone; EPERM can't be as root and wouldn't get better
+    }
+}
+
+/// Rounds in which processes that are being made meanwhile are found.
+const TREE_ROUNDS_MAX: usize = 8;
+
+/// Kills a session's first process with all its descendants and all of its session. They are stopped first, so that
+/// none makes another one unseen.
+pub(crate) fn kill_tree(root: u32) {
+    let mut found = BTreeSet::from([root]);
+    for _ in 0..TREE_ROUNDS_MAX {
+        let before = found.len();
+        for number in &found {
+            if let Some(pid) = pid(*number) {
+                kill_process(pid, Signal::STOP).ok(); // ESRCH: gone
+            }
+        }
+        extend_tree(&mut found, root, &all_processes());
+        if found.len() == before {
+            break;
+        }
+    }
+    found.into_iter().for_each(kill_now);
+}
+
+/// Process, parent, session.
+type Relation = (u32, u32, u32);
+
+fn all_processes() -> Vec<Relation> {
+    let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    numbers
+        .filter_map(|number| {
+            let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
+            relation(&stat)
+        })
+        .collect()
+}
+
+/// Reads `/proc/N/stat`; the program's name in it may hold any character.
+fn relation(stat: &str) -> Option<Relation> {
+    let number = stat.split(' ').next()?.parse().ok()?;
+    let mut rest = stat.rsplit_once(") ")?.1.split(' ').skip(1);
+    let parent = rest.next()?.parse().ok()?;
+    Some((number, parent, rest.nth(1)?.parse().ok()?))
+}
+
+fn extend_tree(found: &mut BTreeSet<u32>, root: u32, all: &[Relation]) {
+    loop {
+        let before = found.len();
+        for (number, parent, session) in all {
+            if *session == root || found.contains(parent) {
+                found.insert(*number);
+            }
+        }
+        if found.len() == before {
+            return;
+        }
     }
 }
 
@@ -60,4 +119,37 @@ fn signal_of(number: i32) -> Option<Signal> {
     // SAFETY: these are the kernel's real-time signals that no C library keeps for itself, so handlers of libc that
     // rely on theirs not being raised are not affected; the signal goes to a container's process anyway.
     Some(unsafe { Signal::from_raw_unchecked(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relations_of_processes() {
+        let cases = [
+            ("42 (sh) S 7 42 40 34816 42", Some((42, 7, 40))),
+            ("42 (a) b) (c) R 7 42 40 0", Some((42, 7, 40))),
+            ("42 (sh", None),
+            ("", None),
+        ];
+        for (stat, expected) in cases {
+            assert_eq!(relation(stat), expected, "{stat}");
+        }
+    }
+
+    #[test]
+    fn trees_of_processes() {
+        let all = [
+            (1, 0, 1),
+            (10, 1, 10),
+            (13, 12, 13),
+            (12, 10, 10),
+            (14, 1, 10),
+            (20, 1, 20),
+        ];
+        let mut found = BTreeSet::from([10]);
+        extend_tree(&mut found, 10, &all);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [10, 12, 13, 14]);
+    }
 }

@@ -1,11 +1,16 @@
-//! The kubelet's HTTPS port: container logs, health, pods, metrics. Clients show a certificate of the cluster.
+//! The kubelet's HTTPS port: container logs, commands in containers, ports of pods, health, pods, metrics. Clients show a certificate of the cluster.
 
 pub(crate) mod follow;
 pub(crate) mod log_lines;
 pub(crate) mod metrics;
+mod port_forward;
+mod remote_command;
+mod spdy;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+mod websocket;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -20,6 +25,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use k8s_openapi::api::core::v1::Pod;
 use moorline_container_runtime::ContainerRuntime;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -68,7 +74,8 @@ impl Server {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Response<Body> {
-        if request.method() != Method::GET {
+        // Some clients go over to another protocol by a POST.
+        if request.method() != Method::GET && !request.headers().contains_key(http::header::UPGRADE) {
             return text(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "only GET is served here\n".to_owned(),
@@ -104,7 +111,49 @@ impl Server {
                     Ok(options) => self.logs((namespace, pod, container), options, tasks, stop).await,
                 }
             }
+            ["exec", namespace, pod, container] => match self.find(namespace, pod, Some(container)) {
+                Err(why) => text(StatusCode::NOT_FOUND, why),
+                Ok(found) => {
+                    let host = self.host(tasks, stop);
+                    streams::exec(host, request, crate::pods::uid(&found), container).await
+                }
+            },
+            ["attach", namespace, pod, container] => match self.find(namespace, pod, Some(container)) {
+                Err(why) => text(StatusCode::NOT_FOUND, why),
+                Ok(found) => {
+                    let host = self.host(tasks, stop);
+                    streams::attach(host, request, crate::pods::uid(&found), container).await
+                }
+            },
+            ["portForward", namespace, pod] => match self.find(namespace, pod, None) {
+                Err(why) => text(StatusCode::NOT_FOUND, why),
+                Ok(_) => streams::forward(self.host(tasks, stop), request),
+            },
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+        }
+    }
+
+    fn host<'h>(&'h self, tasks: &'h TaskTracker, stop: &'h CancellationToken) -> streams::Host<'h> {
+        streams::Host {
+            runtime: &self.runtime,
+            tasks,
+            stop,
+        }
+    }
+
+    /// A pod of this node that has the container; the refusal is a whole answer.
+    fn find(&self, namespace: &str, pod: &str, container: Option<&str>) -> Result<Arc<Pod>, String> {
+        let is_wanted = |held: &Arc<Pod>| {
+            held.metadata.namespace.as_deref() == Some(namespace)
+                && held.metadata.name.as_deref() == Some(pod)
+        };
+        let found = self.pods.pods().into_iter().find(is_wanted);
+        let found = found.ok_or_else(|| format!("pod {pod:?} not found in namespace {namespace:?}\n"))?;
+        match container {
+            Some(container) if crate::pods::find_container(&found, container).is_none() => {
+                Err(format!("container {container:?} not found in pod {pod:?}\n"))
+            }
+            Some(_) | None => Ok(found),
         }
     }
 
@@ -115,22 +164,10 @@ impl Server {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Response<Body> {
-        let found = self.pods.pods().into_iter().find(|held| {
-            held.metadata.namespace.as_deref() == Some(namespace)
-                && held.metadata.name.as_deref() == Some(pod)
-        });
-        let Some(found) = found else {
-            return text(
-                StatusCode::NOT_FOUND,
-                format!("pod {pod:?} not found in namespace {namespace:?}\n"),
-            );
+        let found = match self.find(namespace, pod, Some(container)) {
+            Ok(found) => found,
+            Err(why) => return text(StatusCode::NOT_FOUND, why),
         };
-        if crate::pods::find_container(&found, container).is_none() {
-            return text(
-                StatusCode::NOT_FOUND,
-                format!("container {container:?} not found in pod {pod:?}\n"),
-            );
-        }
         match follow::open(
             &self.runtime,
             crate::pods::uid(&found),
@@ -146,6 +183,11 @@ impl Server {
 }
 
 pub(crate) fn query(text: &str) -> HashMap<String, String> {
+    pairs(text).into_iter().collect()
+}
+
+/// The parameters in their order; some may be there several times.
+pub(crate) fn pairs(text: &str) -> Vec<(String, String)> {
     let decode = |part: &str| {
         percent_encoding::percent_decode_str(&part.replace('+', " "))
             .decode_utf8_lossy()
@@ -230,7 +272,10 @@ async fn connection(
         async move { Ok::<_, Infallible>(server.answer(request, &tasks, &stop).await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = builder
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await
+    {
         tracing::debug!(%error, "Connection ended with an error");
     }
 }

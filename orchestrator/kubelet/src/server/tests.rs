@@ -16,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -259,6 +260,91 @@ async fn followed_log_ends_with_its_container() {
     assert_eq!(next().await.as_deref(), Some("three\n"));
     world.runtime.exit("c", 0);
     assert_eq!(next().await, None);
+    port.close().await;
+    world.end().await;
+}
+
+/// A WebSocket that is open; what else the server says is plain frames.
+async fn upgraded(port: &Port, path: &str, protocol: &str) -> TlsStream<TcpStream> {
+    let mut stream = port.connect(Some(port.authority.issue("client"))).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: node\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: {protocol}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(read_byte(&mut stream).await);
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 101") && head.contains(protocol),
+        "{head}"
+    );
+    stream
+}
+
+async fn read_byte(stream: &mut TlsStream<TcpStream>) -> u8 {
+    tokio::time::timeout(LIMIT, stream.read_u8())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// A short frame, as a client masks it.
+async fn send(stream: &mut TlsStream<TcpStream>, content: &[u8]) {
+    let mut frame = vec![0x82, 0x80 | u8::try_from(content.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(content);
+    stream.write_all(&frame).await.unwrap();
+}
+
+/// The kind and content of a short frame.
+async fn receive(stream: &mut TlsStream<TcpStream>) -> (u8, Vec<u8>) {
+    let kind = read_byte(stream).await;
+    let length = match read_byte(stream).await {
+        126 => u16::from_be_bytes([read_byte(stream).await, read_byte(stream).await]),
+        short => u16::from(short),
+    };
+    let mut content = vec![0; usize::from(length)];
+    tokio::time::timeout(LIMIT, stream.read_exact(&mut content))
+        .await
+        .unwrap()
+        .unwrap();
+    (kind, content)
+}
+
+#[tokio::test]
+async fn commands_are_talked_to_over_websockets() {
+    let (world, port, _) = world_with_log().await;
+    let path = "/exec/ns/p/c?command=echo&command=3&input=1&output=1";
+    let mut stream = upgraded(&port, path, "v5.channel.k8s.io").await;
+    send(&mut stream, b"\x00hello").await;
+    assert_eq!(receive(&mut stream).await, (0x82, b"\x01hello".to_vec()));
+    send(&mut stream, b"\xff\x00").await;
+    let (kind, last) = receive(&mut stream).await;
+    let status: serde_json::Value = serde_json::from_slice(&last[1..]).unwrap();
+    assert_eq!((kind, last[0]), (0x82, 3));
+    assert_eq!(status["details"]["causes"][0]["message"], "3", "{status}");
+    assert_eq!(receive(&mut stream).await, (0x88, 1000u16.to_be_bytes().to_vec()));
+    drop(stream);
+    // Whoever leaves ends the command.
+    let before = |world: &World| {
+        let calls = world.runtime.calls();
+        calls.iter().filter(|call| *call == "exec over").count()
+    };
+    let stream = upgraded(&port, path, "v4.channel.k8s.io").await;
+    drop(stream);
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while before(&world) < 2 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{:?}",
+            world.runtime.calls()
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (status, why) = port.text("/exec/ns/p/c?command=true").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{why}");
     port.close().await;
     world.end().await;
 }

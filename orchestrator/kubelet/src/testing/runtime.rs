@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use moorline_container_runtime::exec::KillOnDrop;
 use moorline_container_runtime::{
     Container, ContainerConfig, ContainerEvent, ContainerId, ContainerRuntime, ContainerState,
-    ContainerStatus, ExecOutput, Image, ImageError, ImageRef, ImageService, RuntimeError, Sandbox,
-    SandboxConfig, SandboxId, SandboxState,
+    ContainerStatus, ExecOutput, ExecRequest, ExecSession, Image, ImageError, ImageRef, ImageService,
+    RuntimeError, Sandbox, SandboxConfig, SandboxId, SandboxState,
 };
 use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
 
 struct State {
     sandboxes: Vec<Sandbox>,
@@ -31,6 +34,7 @@ struct State {
 pub(crate) struct Runtime {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<ContainerEvent>,
+    tasks: TaskTracker,
 }
 
 impl Runtime {
@@ -48,6 +52,7 @@ impl Runtime {
         Self {
             state: Arc::new(Mutex::new(state)),
             events: broadcast::channel(64).0,
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -246,6 +251,48 @@ impl ContainerRuntime for Runtime {
         Ok(ExecOutput {
             exit_code: i32::from(command != ["true"]),
             ..ExecOutput::default()
+        })
+    }
+
+    /// As a command without a name.
+    async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ExecSession, RuntimeError> {
+        let request = ExecRequest {
+            stdin,
+            ..ExecRequest::default()
+        };
+        self.exec(id, request).await
+    }
+
+    /// Commands echo their input, and end with it.
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
+        self.note(format!("exec {} in {id}", request.command.join(" ")));
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let (stdout, stdin) = tokio::io::split(ours);
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let this = self.clone();
+        let killed = KillOnDrop::new(move || this.note("exec over".to_owned()));
+        let echo = async move {
+            let (mut read, mut write) = tokio::io::split(theirs);
+            tokio::io::copy(&mut read, &mut write).await.ok(); // the other side is gone
+            write.shutdown().await.ok(); // the same
+            done.send(()).ok(); // nobody waits any more
+        };
+        self.tasks.spawn(echo);
+        let code = request
+            .command
+            .last()
+            .and_then(|last| last.parse().ok())
+            .unwrap_or(0);
+        Ok(ExecSession {
+            stdin: Some(Box::pin(stdin)),
+            stdout: Some(Box::pin(stdout)),
+            stderr: None,
+            resize: None,
+            ended: Box::pin(async move {
+                is_done.await.ok(); // its end is all that counts
+                Ok(code)
+            }),
+            kill: killed,
         })
     }
 

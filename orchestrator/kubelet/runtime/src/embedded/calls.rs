@@ -8,11 +8,13 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::containers::{odd_answer, tail};
+use super::exec::Wish;
 use super::link::LinkLost;
 use super::{EmbeddedRuntime, blocking};
 use crate::container::{Container, ContainerConfig, ContainerId, ContainerStatus, ExecOutput};
 use crate::cri::{ContainerEvent, ContainerRuntime};
 use crate::error::RuntimeError;
+use crate::exec::{ExecRequest, ExecSession};
 use crate::sandbox::{Sandbox, SandboxConfig, SandboxId};
 use crate::shim::protocol::{Reply, RequestBody};
 
@@ -152,6 +154,18 @@ impl ContainerRuntime for EmbeddedRuntime {
             }
         })
         .await
+    }
+
+    async fn exec(&self, id: &ContainerId, request: ExecRequest) -> Result<ExecSession, RuntimeError> {
+        let (inner, id) = (self.inner.clone(), id.clone());
+        self.tracked(async move { inner.open_session(id, Wish::Exec(request)).await })
+            .await
+    }
+
+    async fn attach(&self, id: &ContainerId, stdin: bool) -> Result<ExecSession, RuntimeError> {
+        let (inner, id) = (self.inner.clone(), id.clone());
+        self.tracked(async move { inner.open_session(id, Wish::Attach { stdin }).await })
+            .await
     }
 
     fn events(&self) -> broadcast::Receiver<ContainerEvent> {

@@ -7,6 +7,7 @@
 mod calls;
 mod connection;
 mod containers;
+mod exec;
 mod images;
 mod link;
 mod open;

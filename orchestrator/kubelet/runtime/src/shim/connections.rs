@@ -12,7 +12,7 @@ const CONNECTIONS_MAX: usize = 8;
 /// Who asked, to be answered later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asker {
-    connection: u64,
+    pub(crate) connection: u64,
     seq: u64,
 }
 
@@ -88,9 +88,10 @@ impl Server {
         }
     }
 
-    /// Work that was asked for goes on; only its answer is lost.
+    /// Work that was asked for goes on, and only its answer is lost; but for commands whose streams lead nowhere now.
     fn hang_up(&mut self, id: u64) {
         self.connections.remove(&id);
+        self.kill_execs_of(id);
     }
 
     pub(crate) fn reply(&mut self, asker: Asker, reply: Reply) {

@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -22,11 +22,16 @@ pub(crate) fn receive(listener: &UnixListener) -> io::Result<Option<OwnedFd>> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
         Err(error) => return Err(error),
     };
+    take(&stream).map(Some)
+}
+
+/// Takes the terminal off a connection; waits for it.
+pub(crate) fn take(stream: &UnixStream) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut name = [0; 4096];
     recvmsg(
-        &stream,
+        stream,
         &mut [IoSliceMut::new(&mut name)],
         &mut control,
         RecvFlags::CMSG_CLOEXEC,
@@ -35,7 +40,5 @@ pub(crate) fn receive(listener: &UnixListener) -> io::Result<Option<OwnedFd>> {
         RecvAncillaryMessage::ScmRights(mut files) => files.next(),
         _ => None,
     });
-    terminal
-        .map(Some)
-        .ok_or_else(|| io::Error::other("the OCI library sent no terminal"))
+    terminal.ok_or_else(|| io::Error::other("the OCI library sent no terminal"))
 }

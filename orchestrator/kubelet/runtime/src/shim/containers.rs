@@ -16,10 +16,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::container::{ContainerId, ContainerState};
 use crate::layout::ContainerDir;
 use crate::records::{self, ContainerRecord, ProcessIdentity, Progress};
+use crate::shim::attach::Attachment;
 use crate::shim::connections::Asker;
 use crate::shim::helper::Outcome;
 use crate::shim::log::{FILE_LIMIT_BYTES, LineCutter, LogFile, Stream};
@@ -43,7 +45,11 @@ pub(crate) struct Managed {
     log: Option<LogFile>,
     console: Option<UnixListener>,
     /// Held so that the container's standard input doesn't end.
-    _stdin: Option<OwnedFd>,
+    pub(crate) stdin: Option<OwnedFd>,
+    /// It ends when the first who types has no more to say.
+    pub(crate) stdin_once: bool,
+    is_terminal: bool,
+    pub(crate) attached: Vec<Attachment>,
     helper: Option<u32>,
     /// When to kill: the helper that is late, or the process whose grace is over.
     kill_at: Option<Duration>,
@@ -68,6 +74,12 @@ impl Managed {
             .iter()
             .map(|(pump, _)| pump.fd())
             .chain(self.console.iter().map(AsFd::as_fd))
+    }
+
+    /// The other side of the container's terminal, if it has one.
+    pub(crate) fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        let pump = self.outputs.first().filter(|_| self.is_terminal);
+        pump.map(|(pump, _)| pump.fd())
     }
 
     fn is_starting(&self) -> bool {
@@ -167,7 +179,10 @@ impl Server {
             if config.stdin {
                 let (reader, writer) = io::pipe()?;
                 command.stdin(reader);
-                held = Some(writer.into());
+                let writer: OwnedFd = writer.into();
+                // Whoever types may be faster than the container reads.
+                fcntl_setfl(&writer, fcntl_getfl(&writer)? | OFlags::NONBLOCK)?;
+                held = Some(writer);
             }
         }
         let helper = command.spawn()?.id();
@@ -177,7 +192,10 @@ impl Server {
             outputs,
             log,
             console: terminal,
-            _stdin: held,
+            stdin: held,
+            stdin_once: config.stdin_once,
+            is_terminal: config.tty,
+            attached: Vec::new(),
             helper: Some(helper),
             kill_at: Some(monotonic() + HELPER_LIMIT),
             starters: Vec::new(),
@@ -284,19 +302,26 @@ impl Server {
         let mut trouble = None;
         for (pump, mut cutter) in std::mem::take(&mut container.outputs) {
             let mut lines = Vec::new();
-            pump.drain(|bytes| lines.extend(cutter.feed(bytes, now)));
+            let (stream, attached) = (cutter.stream(), &mut container.attached);
+            pump.drain(|bytes| {
+                attached.iter_mut().for_each(|one| one.take(stream, bytes));
+                lines.extend(cutter.feed(bytes, now));
+            });
             lines.extend(cutter.finish(now));
             trouble = trouble.or(container.log.as_mut().and_then(|log| log.write_or_drop(&lines)));
         }
         container.log = None;
         container.console = None;
-        container._stdin = None;
+        container.stdin = None;
         container.kill_at = None;
         container.progress.process = None;
+        let exit_code = container.progress.exit_code.unwrap_or(0);
+        container.attached.iter_mut().for_each(|one| one.end(exit_code));
         container.progress.state = ContainerState::Exited;
         container.progress.finished_at = Some(now);
         let written = records::write(&container.dir.progress(), &container.progress);
         let stoppers = std::mem::take(&mut container.stoppers);
+        self.on_attached(id);
         self.warn(id, trouble);
         self.warn_on_error(id, written);
         self.clear_cgroup(id);
@@ -360,11 +385,15 @@ impl Server {
             return;
         };
         let now = Timestamp::now();
-        let log = &mut container.log;
+        let (log, attached) = (&mut container.log, &mut container.attached);
         let mut trouble = None;
         container.outputs.retain_mut(|(pump, cutter)| {
             let mut lines = Vec::new();
-            let flow = pump.turn(|bytes| lines.extend(cutter.feed(bytes, now)));
+            let stream = cutter.stream();
+            let flow = pump.turn(|bytes| {
+                attached.iter_mut().for_each(|one| one.take(stream, bytes));
+                lines.extend(cutter.feed(bytes, now));
+            });
             if flow == Flow::Ended {
                 lines.extend(cutter.finish(now));
             }

@@ -39,6 +39,14 @@ pub(crate) fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Listens on `dir/name` in a process with threads, which must not change its mask: `dir` lets nobody else in.
+pub(crate) fn listen_in_private(dir: &Path, name: &str) -> io::Result<UnixListener> {
+    let (_open, path) = short_name(dir, name)?;
+    let listener = UnixListener::bind(&path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// Connects to the shim of a sandbox.
 pub(crate) fn connect(sandbox_dir: &Path) -> io::Result<UnixStream> {
     let (_open, path) = short_name(sandbox_dir, SOCKET)?;

@@ -88,7 +88,7 @@ impl Server {
             .filter_map(|pid| pid.parse().ok())
             .filter(|pid| !known(pid))
         {
-            crate::process::kill_now(pid);
+            crate::process::kill_tree(pid);
         }
     }
 }

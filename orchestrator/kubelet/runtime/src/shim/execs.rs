@@ -15,6 +15,7 @@ use crate::shim::helper::{ExecOrder, Outcome};
 use crate::shim::protocol::{EXEC_OUTPUT_LIMIT_BYTES, Reply};
 use crate::shim::pump::{Flow, Pump};
 use crate::shim::server::{Job, Server, monotonic, split_exit};
+use crate::shim::streams::Streamed;
 
 /// Commands at once in one pod.
 const SESSIONS_MAX: usize = 64;
@@ -22,19 +23,30 @@ const SESSIONS_MAX: usize = 64;
 /// One command.
 #[derive(Debug)]
 pub(crate) struct Session {
-    asker: Asker,
+    pub(crate) kind: Kind,
     spool: PathBuf,
     helper: Option<u32>,
     process: Option<u32>,
-    stdout: Output,
-    stderr: Output,
     kill_at: Option<Duration>,
     has_timeout: bool,
     was_killed: bool,
 }
 
+/// What becomes of its output.
 #[derive(Debug)]
-struct Output {
+pub(crate) enum Kind {
+    /// It is kept for who asked.
+    Kept {
+        asker: Asker,
+        stdout: Output,
+        stderr: Output,
+    },
+    /// It doesn't come this way.
+    Streamed(Streamed),
+}
+
+#[derive(Debug)]
+pub(crate) struct Output {
     pump: Option<Pump>,
     bytes: Vec<u8>,
 }
@@ -84,9 +96,54 @@ impl Session {
     }
 
     pub(crate) fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [&self.stdout, &self.stderr]
-            .into_iter()
+        let kept = match &self.kind {
+            Kind::Kept { stdout, stderr, .. } => [Some(stdout), Some(stderr)],
+            Kind::Streamed(_) => [None, None],
+        };
+        kept.into_iter()
+            .flatten()
             .filter_map(|output| output.pump.as_ref().map(Pump::fd))
+    }
+
+    /// Kills the command, once its helper has told which process it is: that takes a moment.
+    pub(crate) fn kill(&mut self) {
+        self.was_killed = true;
+        if let (None, Some(process)) = (self.helper, self.process) {
+            crate::process::kill_tree(process);
+        }
+    }
+
+    /// Its time is over, and its helper's too.
+    fn kill_late(&mut self) {
+        self.kill_at = None;
+        if let Some(helper) = self.helper {
+            crate::process::kill_now(helper);
+        }
+        self.kill();
+    }
+}
+
+impl Session {
+    /// Sets the helper to work.
+    pub(crate) fn spawn(
+        kind: Kind,
+        spool: PathBuf,
+        order: &ExecOrder,
+        [stdin, stdout, stderr]: [Stdio; 3],
+        timeout: Option<Duration>,
+    ) -> io::Result<Session> {
+        records::write_volatile(&spool.join("order.json"), order).map_err(io::Error::other)?;
+        let mut helper = helper_command("exec", &spool);
+        let helper = helper.stdin(stdin).stdout(stdout).stderr(stderr).spawn()?.id();
+        Ok(Session {
+            kind,
+            spool,
+            helper: Some(helper),
+            process: None,
+            kill_at: Some(monotonic() + timeout.unwrap_or(HELPER_LIMIT)),
+            has_timeout: timeout.is_some(),
+            was_killed: false,
+        })
     }
 }
 
@@ -98,24 +155,13 @@ impl Server {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) {
-        if self.running(container).is_none() || self.is_ending() {
-            return self.reply(asker, Reply::NotRunning);
-        }
-        if self.sessions.len() >= SESSIONS_MAX {
-            return self.reply(
-                asker,
-                Reply::Failed {
-                    why: "too many commands at once".to_owned(),
-                },
-            );
+        if let Some(refusal) = self.refuse_exec(container) {
+            return self.reply(asker, refusal);
         }
         let number = self.next_session;
-        self.next_session += 1;
-        match self.spawn_exec(asker, container, number, command, timeout) {
-            Ok((session, helper)) => {
-                self.jobs.insert(helper, Job::Exec(number));
-                self.sessions.insert(number, session);
-            }
+        let spool = self.dir.container(container).path.join(format!("exec-{number}"));
+        match self.spawn_kept(asker, container, spool, command, timeout) {
+            Ok(session) => self.add_session(session),
             Err(error) => self.reply(
                 asker,
                 Reply::Failed {
@@ -125,54 +171,53 @@ impl Server {
         }
     }
 
-    fn spawn_exec(
+    /// Why no command can be run there.
+    pub(crate) fn refuse_exec(&self, container: &ContainerId) -> Option<Reply> {
+        if self.running(container).is_none() || self.is_ending() {
+            return Some(Reply::NotRunning);
+        }
+        (self.sessions.len() >= SESSIONS_MAX).then(|| Reply::Failed {
+            why: "too many commands at once".to_owned(),
+        })
+    }
+
+    pub(crate) fn add_session(&mut self, session: Session) {
+        let number = self.next_session;
+        self.next_session += 1;
+        if let Some(helper) = session.helper {
+            self.jobs.insert(helper, Job::Exec(number));
+        }
+        self.sessions.insert(number, session);
+    }
+
+    fn spawn_kept(
         &self,
         asker: Asker,
         container: &ContainerId,
-        number: u64,
+        spool: PathBuf,
         command: Vec<String>,
         timeout: Option<Duration>,
-    ) -> io::Result<(Session, u32)> {
-        let dir = self.dir.container(container);
-        let spool = dir.path.join(format!("exec-{number}"));
+    ) -> io::Result<Session> {
         fs::create_dir(&spool)?;
         let order = ExecOrder {
-            container: dir.path,
+            container: self.dir.container(container).path,
             command,
+            tty: false,
         };
-        let result = records::write_volatile(&spool.join("order.json"), &order)
-            .map_err(io::Error::other)
-            .and_then(|()| {
-                let (stdout, out_writer) = Output::pipe()?;
-                let (stderr, err_writer) = Output::pipe()?;
-                let mut helper = helper_command("exec", &spool);
-                let id = helper
-                    .stdin(Stdio::null())
-                    .stdout(out_writer)
-                    .stderr(err_writer)
-                    .spawn()?
-                    .id();
-                Ok((stdout, stderr, id))
-            });
-        let (stdout, stderr, helper) = match result {
-            Ok(parts) => parts,
-            Err(error) => {
-                fs::remove_dir_all(&spool).ok(); // goes with the container at the latest
-                return Err(error);
-            }
-        };
-        let session = Session {
-            asker,
-            spool,
-            helper: Some(helper),
-            process: None,
-            stdout,
-            stderr,
-            kill_at: Some(monotonic() + timeout.unwrap_or(HELPER_LIMIT)),
-            has_timeout: timeout.is_some(),
-            was_killed: false,
-        };
-        Ok((session, helper))
+        let result = Output::pipe().and_then(|(stdout, out_writer)| {
+            let (stderr, err_writer) = Output::pipe()?;
+            let streams = [Stdio::null(), out_writer.into(), err_writer.into()];
+            let kind = Kind::Kept {
+                asker,
+                stdout,
+                stderr,
+            };
+            Session::spawn(kind, spool.clone(), &order, streams, timeout)
+        });
+        if result.is_err() {
+            fs::remove_dir_all(&spool).ok(); // goes with the container at the latest
+        }
+        result
     }
 
     pub(crate) fn on_exec_helper_end(&mut self, number: u64) {
@@ -184,7 +229,7 @@ impl Server {
             Ok(Some(Outcome::Executed { pid })) => {
                 session.process = Some(pid);
                 if session.was_killed {
-                    crate::process::kill_now(pid);
+                    crate::process::kill_tree(pid);
                 } else if !session.has_timeout {
                     session.kill_at = None;
                 }
@@ -202,14 +247,18 @@ impl Server {
             } else {
                 Reply::Failed { why }
             };
-            self.reply(session.asker, reply);
+            match session.kind {
+                Kind::Kept { asker, .. } => self.reply(asker, reply),
+                Kind::Streamed(streamed) => self.tell_end(streamed, reply),
+            }
         }
     }
 
     pub(crate) fn on_session_output(&mut self, number: u64) {
-        if let Some(session) = self.sessions.get_mut(&number) {
-            session.stdout.turn();
-            session.stderr.turn();
+        let kind = self.sessions.get_mut(&number).map(|session| &mut session.kind);
+        if let Some(Kind::Kept { stdout, stderr, .. }) = kind {
+            stdout.turn();
+            stderr.turn();
         }
     }
 
@@ -218,27 +267,29 @@ impl Server {
             return;
         };
         fs::remove_dir_all(&session.spool).ok(); // goes with the container at the latest
-        let reply = if session.was_killed {
-            Reply::TimedOut
-        } else {
-            let (exit_code, _) = split_exit(status);
-            Reply::Executed {
+        let (exit_code, _) = split_exit(status);
+        let executed = |stdout, stderr| match session.was_killed {
+            true => Reply::TimedOut,
+            false => Reply::Executed {
                 exit_code,
-                stdout: session.stdout.finish(),
-                stderr: session.stderr.finish(),
-            }
+                stdout,
+                stderr,
+            },
         };
-        self.reply(session.asker, reply);
+        match session.kind {
+            Kind::Kept {
+                asker,
+                stdout,
+                stderr,
+            } => self.reply(asker, executed(stdout.finish(), stderr.finish())),
+            Kind::Streamed(streamed) => self.tell_end(streamed, executed(Vec::new(), Vec::new())),
+        }
     }
 
     pub(crate) fn sessions_on_time(&mut self, now: Duration) {
         for session in self.sessions.values_mut() {
             if session.kill_at.is_some_and(|at| at <= now) {
-                session.kill_at = None;
-                session.was_killed = true;
-                if let Some(pid) = session.helper.or(session.process) {
-                    crate::process::kill_now(pid);
-                }
+                session.kill_late();
             }
         }
     }

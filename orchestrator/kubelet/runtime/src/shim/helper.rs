@@ -47,7 +47,12 @@ pub(crate) enum Outcome {
 pub(crate) struct ExecOrder {
     pub(crate) container: PathBuf,
     pub(crate) command: Vec<String>,
+    /// The command gets a terminal of the container; its other side goes to the session's console socket.
+    pub(crate) tty: bool,
 }
+
+/// Where a session's terminal goes, in its directory.
+pub(crate) const CONSOLE: &str = "console.sock";
 
 type Failure = Box<dyn Error>;
 
@@ -268,31 +273,60 @@ fn exec_command(spool: &Path) -> Result<u32, Failure> {
         .process()
         .clone()
         .ok_or("the container's configuration has no process")?;
-    process.set_args(Some(order.command)).set_terminal(Some(false));
+    process
+        .set_args(Some(order.command))
+        .set_terminal(Some(order.tty));
+    if order.tty {
+        name_terminal(&mut process);
+    }
     let process_file = spool.join("process.json");
     fs::write(&process_file, serde_json::to_vec(&process)?)?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     set_propagation("/", Propagation::Slave, true)?;
     hide_cgroups()?;
     let (mut told, tell) = io::pipe()?;
-    let pid = ContainerBuilder::new(site.record.id.0.clone(), SyscallType::default())
+    let mut builder = ContainerBuilder::new(site.record.id.0.clone(), SyscallType::default())
         .with_executor(Payload {
             tell: Arc::new(tell.into()),
             shim: Arc::new(shim),
         })
         .with_root_path(site.dir.oci())?
-        .validate_id()?
+        .validate_id()?;
+    if order.tty {
+        builder = builder.with_console_socket(Some(spool.join(CONSOLE)));
+    }
+    let built = builder
         .as_tenant()
         .with_process(Some(process_file))
         .as_sibling(true)
         .with_detach(true)
-        .build()?;
+        .build();
+    clear_sockets(&site.dir.oci().join(&site.record.id.0));
+    let pid = built?;
     let mut why = String::new();
     told.read_to_string(&mut why)?;
     if why.is_empty() {
         Ok(u32::try_from(pid.as_raw())?)
     } else {
         Err(why.into())
+    }
+}
+
+/// Programs draw on terminals whose kind they know.
+fn name_terminal(process: &mut oci_spec::runtime::Process) {
+    let mut env = process.env().clone().unwrap_or_default();
+    if !env.iter().any(|variable| variable.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    process.set_env(Some(env));
+}
+
+/// The library leaves a name in the container's directory for each terminal it hands out.
+fn clear_sockets(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("tenant-tty-") {
+            fs::remove_file(entry.path()).ok(); // goes with the container at the latest
+        }
     }
 }
 

@@ -47,6 +47,11 @@ impl LineCutter {
         }
     }
 
+    /// Which output it is.
+    pub(crate) fn stream(&self) -> Stream {
+        self.stream
+    }
+
     /// Takes output and returns the log lines that are complete with it.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], now: Timestamp) -> Vec<u8> {
         let mut lines = Vec::with_capacity(bytes.len() + 64);

@@ -8,19 +8,21 @@
 //!
 //! One executable plays all parts: called as `moorline-shim`, `main` goes to [`shim_main`] before anything else.
 
+mod attach;
 mod connections;
-mod console;
+pub(crate) mod console;
 mod containers;
 pub(crate) mod control;
 mod ending;
 mod execs;
-mod helper;
+pub(crate) mod helper;
 mod log;
 mod prepare;
 pub(crate) mod protocol;
 mod pump;
 mod seal;
 mod server;
+pub(crate) mod streams;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

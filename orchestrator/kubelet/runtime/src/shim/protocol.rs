@@ -45,6 +45,31 @@ pub(crate) enum RequestBody {
         command: Vec<String>,
         timeout_ms: Option<u64>,
     },
+    /// Run a command in a running container, whose streams the asker holds the other ends of: they are in the session's
+    /// directory. Answered once the command's helper is at work. The command is killed when this connection ends.
+    OpenExec {
+        container: ContainerId,
+        session: String,
+        command: Vec<String>,
+        stdin: bool,
+        tty: bool,
+    },
+    /// Watch a running container, and type to it: as above, but nothing is started, and nothing killed.
+    Attach {
+        container: ContainerId,
+        session: String,
+        stdin: bool,
+    },
+    /// Set the size of a container's terminal.
+    Resize {
+        container: ContainerId,
+        columns: u16,
+        rows: u16,
+    },
+    /// Answered once the command of a session, or the container that is watched, has ended.
+    WaitExec { session: String },
+    /// Kill a session's command with all that came of it, or stop watching. Answered at once.
+    KillExec { session: String },
     /// Forget an exited container.
     Forget { container: ContainerId },
     /// Kill all containers, record their exits, answer, end.

@@ -24,6 +24,7 @@ use crate::shim::containers::Managed;
 use crate::shim::ending::Shutdown;
 use crate::shim::execs::Session;
 use crate::shim::protocol::{Reply, RequestBody};
+use crate::shim::streams::Streams;
 use crate::shim::{READY, control};
 
 /// What a helper process is at work on.
@@ -40,6 +41,8 @@ pub(crate) struct Server {
     pub(crate) sandbox: SandboxRecord,
     pub(crate) containers: BTreeMap<ContainerId, Managed>,
     pub(crate) sessions: BTreeMap<u64, Session>,
+    /// How sessions with streams ended that nobody has asked for yet; with the connection they belong to.
+    pub(crate) ended: BTreeMap<String, (u64, Reply)>,
     /// Helpers at work, by process number.
     pub(crate) jobs: BTreeMap<u32, Job>,
     /// Ends of processes that no helper has told us of yet.
@@ -57,6 +60,7 @@ enum Ready {
     Listener,
     Connection(u64),
     Output(ContainerId),
+    Attached(ContainerId),
     Session(u64),
 }
 
@@ -80,6 +84,7 @@ pub(crate) fn serve(path: &Path) -> io::Result<()> {
         sandbox,
         containers: BTreeMap::new(),
         sessions: BTreeMap::new(),
+        ended: BTreeMap::new(),
         jobs: BTreeMap::new(),
         early: BTreeMap::new(),
         next_session: 0,
@@ -151,6 +156,7 @@ impl Server {
                 Ready::Listener => self.accept(),
                 Ready::Connection(id) => self.on_connection(id),
                 Ready::Output(id) => self.on_output(&id),
+                Ready::Attached(id) => self.on_attached(&id),
                 Ready::Session(id) => self.on_session_output(id),
             }
         }
@@ -187,6 +193,12 @@ impl Server {
         }
         for (id, session) in &self.sessions {
             session.outputs().for_each(|fd| add(Ready::Session(*id), fd));
+        }
+        for (id, container) in &self.containers {
+            for (fd, flags) in container.attached_polls() {
+                what.push(Ready::Attached(id.clone()));
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+            }
         }
         let timeout = self.next_deadline().map(|at| {
             let left = at.saturating_sub(monotonic());
@@ -293,6 +305,35 @@ impl Server {
                 timeout_ms,
             } => {
                 self.exec(asker, &container, command, timeout_ms.map(Duration::from_millis));
+            }
+            RequestBody::OpenExec {
+                container,
+                session,
+                command,
+                stdin,
+                tty,
+            } => {
+                let streams = Streams {
+                    name: session,
+                    stdin,
+                    tty,
+                };
+                self.open_exec(asker, &container, command, streams);
+            }
+            RequestBody::Attach {
+                container,
+                session,
+                stdin,
+            } => self.attach(asker, &container, session, stdin),
+            RequestBody::Resize {
+                container,
+                columns,
+                rows,
+            } => self.resize(asker, &container, columns, rows),
+            RequestBody::WaitExec { session } => self.wait_exec(asker, session),
+            RequestBody::KillExec { session } => {
+                self.kill_exec(&session);
+                self.reply(asker, Reply::Done);
             }
             RequestBody::Forget { container } => {
                 self.forget(&container);
