@@ -16,7 +16,7 @@ use crate::objects::Call;
 
 /// Answers a request to a subresource.
 pub(crate) async fn answer(call: &Call<'_>, name: &str, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
-    if call.resource.facts.custom && name == "scale" {
+    if name == "scale" {
         return scale::answer(call, verb, body).await;
     }
     match (call.resource.facts.plural, name, verb) {

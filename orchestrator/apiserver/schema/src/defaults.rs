@@ -6,9 +6,11 @@
 mod cluster;
 mod containers;
 mod definitions;
+mod jobs;
 mod pods;
 mod services;
 mod storage;
+mod workloads;
 
 use serde_json::{Map, Value};
 
@@ -31,6 +33,14 @@ pub fn apply(_registry: &Registry, gvk: Gvk<'_>, object: &mut Value) {
         ("", "Endpoints") => services::endpoints(object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => cluster::role_binding(object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => definitions::definition(object),
+        ("", "PodTemplate") => workloads::pod_template(object),
+        ("", "ReplicationController") => workloads::replication_controller(object),
+        ("apps", "Deployment") => workloads::deployment(object),
+        ("apps", "ReplicaSet") => workloads::replica_set(object),
+        ("apps", "StatefulSet") => workloads::stateful_set(object),
+        ("apps", "DaemonSet") => workloads::daemon_set(object),
+        ("batch", "Job") => jobs::job(object),
+        ("batch", "CronJob") => jobs::cron_job(object),
         ("authentication.k8s.io", "TokenRequest") => cluster::token_request(object),
         _ => {}
     }

@@ -282,9 +282,11 @@ mod tests {
             .map(|one| one["name"].as_str().unwrap())
             .collect();
         let expected = [
+            "apps",
             "events.k8s.io",
             "authentication.k8s.io",
             "authorization.k8s.io",
+            "batch",
             "rbac.authorization.k8s.io",
             "storage.k8s.io",
             "apiextensions.k8s.io",
@@ -296,7 +298,10 @@ mod tests {
         let expected = json!({"kind": "APIGroup", "apiVersion": "v1", "name": "storage.k8s.io", "versions": [v1], "preferredVersion": v1});
         assert_eq!(group, expected);
         assert_eq!(
-            (api_group(registry(), &[], ""), api_group(registry(), &[], "apps")),
+            (
+                api_group(registry(), &[], ""),
+                api_group(registry(), &[], "nonsense")
+            ),
             (None, None)
         );
         assert_eq!(
@@ -334,12 +339,12 @@ mod tests {
             named(&storage["resources"], "name", "volumeattachments/status")["kind"],
             "VolumeAttachment"
         );
-        assert_eq!(api_resource_list(registry(), &[], "apps", "v1"), None);
+        assert_eq!(api_resource_list(registry(), &[], "apps", "v1beta1"), None);
     }
 
     #[test]
     fn aggregated_documents_say_the_same() {
-        for (root, groups) in [(Root::Api, 1), (Root::Apis, 7)] {
+        for (root, groups) in [(Root::Api, 1), (Root::Apis, 9)] {
             let list = aggregated(registry(), &[], root);
             assert_eq!(
                 (&list["kind"], &list["apiVersion"]),

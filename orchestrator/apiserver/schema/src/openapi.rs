@@ -347,6 +347,6 @@ mod tests {
             index["paths"].as_object().unwrap().len(),
             registry.served_group_versions().count()
         );
-        assert!(v3_document(registry, "apps", "v1").is_none());
+        assert!(v3_document(registry, "apps", "v1beta1").is_none());
     }
 }

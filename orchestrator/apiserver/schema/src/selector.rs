@@ -1,8 +1,10 @@
 //! Label and field selectors: parsing and matching.
 
+mod description;
 mod fields;
 mod labels;
 
+pub use description::{describe, describe_labels};
 pub use fields::{FieldRequirement, FieldSelector, field_value, selectable};
 pub use labels::{LabelOperator, LabelRequirement, LabelSelector};
 

@@ -7,6 +7,7 @@ mod events;
 mod pods;
 mod services;
 mod storage;
+mod workloads;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -89,6 +90,15 @@ fn printer(group: &str, kind: &str) -> Printer {
         ("events.k8s.io", "Event") => (events::COLUMNS, events::row),
         ("", "Service") => (services::SERVICE_COLUMNS, services::service_row),
         ("", "Endpoints") => (services::ENDPOINTS_COLUMNS, services::endpoints_row),
+        ("apps", "Deployment") => (workloads::DEPLOYMENT_COLUMNS, workloads::deployment_row),
+        ("apps", "ReplicaSet") => (workloads::REPLICAS_COLUMNS, workloads::replica_set_row),
+        ("", "ReplicationController") => (workloads::REPLICAS_COLUMNS, workloads::replication_controller_row),
+        ("apps", "StatefulSet") => (workloads::STATEFUL_SET_COLUMNS, workloads::stateful_set_row),
+        ("apps", "DaemonSet") => (workloads::DAEMON_SET_COLUMNS, workloads::daemon_set_row),
+        ("apps", "ControllerRevision") => (workloads::REVISION_COLUMNS, workloads::revision_row),
+        ("", "PodTemplate") => (workloads::POD_TEMPLATE_COLUMNS, workloads::pod_template_row),
+        ("batch", "Job") => (workloads::JOB_COLUMNS, workloads::job_row),
+        ("batch", "CronJob") => (workloads::CRON_JOB_COLUMNS, workloads::cron_job_row),
         ("", "PersistentVolume") => (storage::PV_COLUMNS, storage::pv_row),
         ("", "PersistentVolumeClaim") => (storage::CLAIM_COLUMNS, storage::claim_row),
         ("storage.k8s.io", "StorageClass") => (storage::CLASS_COLUMNS, storage::class_row),

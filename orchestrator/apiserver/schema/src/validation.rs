@@ -6,17 +6,23 @@ mod claims;
 mod cluster;
 mod containers;
 pub(crate) mod faults;
+mod jobs;
 pub(crate) mod metadata;
+mod numbers;
 mod pod_change;
 mod pods;
 mod probes;
 mod resources;
+mod schedules;
 mod security;
 mod selectors;
 mod services;
 mod sources;
 mod storage;
+mod templates;
 mod volumes;
+mod workload_status;
+mod workloads;
 
 use serde_json::Value;
 
@@ -41,8 +47,11 @@ pub fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();
     metadata::create(registry, gvk, object, &mut faults);
     content(gvk, object, &mut faults);
-    if (gvk.group, gvk.kind) == ("", "Pod") {
-        pods::new_pod(object, &mut faults);
+    match (gvk.group, gvk.kind) {
+        ("", "Pod") => pods::new_pod(object, &mut faults),
+        ("batch", "Job") => jobs::new_job(object, &mut faults),
+        ("batch", "CronJob") => jobs::new_cron_job(object, &mut faults),
+        _ => {}
     }
     faults.into_causes()
 }
@@ -70,6 +79,10 @@ pub fn update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> V
         ("storage.k8s.io", "CSIStorageCapacity") => storage::capacity_update(old, new, &mut faults),
         ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_update(old, new, &mut faults),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => checks::update(old, new, &mut faults),
+        ("apps", "StatefulSet") => workloads::stateful_set_update(old, new, &mut faults),
+        ("apps", "ControllerRevision") => workloads::revision_update(old, new, &mut faults),
+        ("apps", _) => workloads::selector_stays(old, new, &mut faults),
+        ("batch", "Job") => jobs::job_update(old, new, &mut faults),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             access::binding_update(old, new, &mut faults);
         }
@@ -89,6 +102,7 @@ pub fn status_update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Valu
         ("", "Node") => cluster::node_status(new, &mut faults),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment_status(new, &mut faults),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => checks::stored_versions(new, &mut faults),
+        ("" | "apps" | "batch", kind) => workload_status::update(kind, old, new, &mut faults),
         _ => {}
     }
     faults.into_causes()
@@ -107,6 +121,15 @@ fn content(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
         ("", "Event") => cluster::event(object, faults),
         ("", "Service") => services::service(object, faults),
         ("", "Endpoints") => services::endpoints(object, faults),
+        ("", "PodTemplate") => workloads::pod_template(object, faults),
+        ("", "ReplicationController") => workloads::replication_controller(object, faults),
+        ("apps", "Deployment") => workloads::deployment(object, faults),
+        ("apps", "ReplicaSet") => workloads::replica_set(object, faults),
+        ("apps", "StatefulSet") => workloads::stateful_set(object, faults),
+        ("apps", "DaemonSet") => workloads::daemon_set(object, faults),
+        ("apps", "ControllerRevision") => workloads::revision(object, faults),
+        ("batch", "Job") => jobs::job(object, faults),
+        ("batch", "CronJob") => jobs::cron_job(object, faults),
         ("coordination.k8s.io", "Lease") => cluster::lease(object, faults),
         ("storage.k8s.io", "StorageClass") => storage::class(object, faults),
         ("storage.k8s.io", "CSIDriver") => storage::csi_driver(object, faults),

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
-use moorline_schema::custom;
+use moorline_schema::{ResourceFacts, custom};
 use serde_json::{Value, json};
 
 use super::commit::{self, Committed};
 use super::render::Renderer;
 use super::select::Selector;
-use super::{Call, admission, decode, metadata, strategy, tree, update};
+use super::{Call, admission, create, decode, metadata, strategy, tree, update};
 use crate::cache::Entry;
 use crate::cache::entry::{self, Apart};
 use crate::http::failure::{About, success};
@@ -26,6 +26,9 @@ use crate::http::{Answer, Cause, Failure, body, negotiation};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+/// Upstream's words to those who delete a Job and say nothing of its pods.
+const PODS_STAY: &str = "child pods are preserved by default when jobs are deleted; set \
+    propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 const ATTEMPTS_MAX: usize = 8;
 /// Of a collection that is deleted.
 const DELETES_AT_ONCE: usize = 16;
@@ -56,7 +59,10 @@ pub(crate) async fn delete(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
     let name = call.name()?;
     let options = options(call, body)?;
     let deleted = delete_named(call, name, &options).await?;
-    answer(call, name, deleted)
+    let facts = call.resource.facts;
+    let leaves_pods = options.propagation.is_none() && (facts.group, facts.plural) == ("batch", "jobs");
+    let warnings: &[String] = if leaves_pods { &[PODS_STAY.to_owned()] } else { &[] };
+    answer(call, name, deleted).map(|answer| create::with_warnings(answer, warnings))
 }
 
 /// `DELETE` of a collection.
@@ -163,7 +169,7 @@ fn mark(call: &Call<'_>, object: &mut Value, options: &Options, now: Timestamp) 
             metadata::raise_generation(object);
         }
     }
-    set_finalizers(object, options.propagation);
+    set_finalizers(object, propagation(call.resource.facts, object, options));
     let facts = call.resource.facts;
     if (facts.group, facts.plural) == (custom::GROUP, custom::DEFINITIONS) && !was_deleting {
         strategy::definition::mark_deleted(object);
@@ -172,6 +178,16 @@ fn mark(call: &Call<'_>, object: &mut Value, options: &Options, now: Timestamp) 
         tree::map_mut(object, &["status"]).insert("phase".to_owned(), json!("Terminating"));
     }
     *object != before
+}
+
+/// What becomes of the dependents: what the request says, else what the object says, else what its kind does.
+fn propagation(facts: &ResourceFacts, object: &Value, options: &Options) -> Option<Propagation> {
+    let finalizers = tree::list(object, &["metadata", "finalizers"]);
+    let is_settled = finalizers.iter().any(|one| one == FOREGROUND || one == ORPHAN);
+    let leaves_orphans = !is_settled && strategy::leaves_orphans(facts);
+    options
+        .propagation
+        .or(leaves_orphans.then_some(Propagation::Orphan))
 }
 
 /// Both ways of treating dependents are finalizers that the garbage collector takes away.

@@ -2,10 +2,12 @@
 
 pub(crate) mod definition;
 mod pod;
+mod workload;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
+use moorline_schema::registry::{Cardinality, Kind, Registry};
 use moorline_schema::{ResourceFacts, custom};
 use serde_json::{Value, json};
 
@@ -27,7 +29,23 @@ fn counts_generation(facts: &ResourceFacts) -> bool {
     facts.custom
         || matches!(
             (facts.group, facts.plural),
-            ("", "pods") | ("storage.k8s.io", "csidrivers") | (custom::GROUP, custom::DEFINITIONS)
+            ("", "pods" | "replicationcontrollers")
+                | (
+                    "apps",
+                    "daemonsets" | "deployments" | "replicasets" | "statefulsets"
+                )
+                | ("batch", "cronjobs" | "jobs")
+                | ("storage.k8s.io", "csidrivers")
+                | (custom::GROUP, custom::DEFINITIONS)
+        )
+}
+
+/// What becomes of an object's dependents if the delete doesn't say: the oldest kinds leave them alone.
+pub(crate) fn leaves_orphans(facts: &ResourceFacts) -> bool {
+    !facts.custom
+        && matches!(
+            (facts.group, facts.plural),
+            ("", "replicationcontrollers") | ("batch", "jobs")
         )
 }
 
@@ -89,10 +107,40 @@ pub(crate) fn prepare_create(facts: &ResourceFacts, object: &mut Value, now: Tim
             json!({ "phase": "Active" })
         }
         ("", "secrets") => return take_string_data(object),
-        // A node brings its status with it; other kinds have none.
+        // A node brings its status with it.
+        ("", "nodes") => return,
+        ("apps", "daemonsets") => {
+            workload::count_templates(None, object);
+            first_status(facts)
+        }
+        ("batch", "jobs") => {
+            workload::select_own_pods(object);
+            first_status(facts)
+        }
+        _ if facts.subresource("status").is_some() => first_status(facts),
         _ => return,
     };
     tree::map_mut(object, &[]).insert("status".to_owned(), status);
+}
+
+/// A status of which nothing is known yet: the counts that every status has, at zero.
+fn first_status(facts: &ResourceFacts) -> Value {
+    let registry = Registry::builtin();
+    let status = registry
+        .get(facts.type_id)
+        .field("status")
+        .map(|field| field.kind);
+    let Some(Kind::Message(status)) = status else {
+        return json!({});
+    };
+    let fields = registry.get(status).json.iter();
+    let counts = fields.filter(|field| field.keep_empty && field.cardinality == Cardinality::One);
+    let counts = counts.filter_map(|field| match field.kind {
+        Kind::Int32 | Kind::Int64 => Some((field.name.to_owned(), json!(0))),
+        Kind::Bool => Some((field.name.to_owned(), json!(false))),
+        _ => None,
+    });
+    Value::Object(counts.collect())
 }
 
 fn prepare_namespace(object: &mut Value) {
@@ -134,12 +182,13 @@ fn prepare_main(facts: &ResourceFacts, old: &Value, new: &mut Value) {
         }
         ("", "secrets") => take_string_data(new),
         (custom::GROUP, custom::DEFINITIONS) => definition::note_storage_version(new),
+        ("apps", "daemonsets") => workload::count_templates(Some(old), new),
         _ => {}
     }
     count_generation(facts, old, new);
 }
 
-/// Anything outside of metadata and status makes a new generation.
+/// Anything outside of metadata and status makes a new generation; of a Deployment, annotations too.
 fn count_generation(facts: &ResourceFacts, old: &Value, new: &mut Value) {
     if !counts_generation(facts) {
         return;
@@ -157,7 +206,9 @@ fn count_generation(facts: &ResourceFacts, old: &Value, new: &mut Value) {
             .into_iter()
             .flatten()
             .all(|(name, value)| !is_content(name) || old.get(name) == Some(value));
-    if !is_same {
+    let is_noted = (facts.group, facts.plural) == ("apps", "deployments")
+        && tree::at(old, &["metadata", "annotations"]) != tree::at(new, &["metadata", "annotations"]);
+    if !is_same || is_noted {
         metadata::raise_generation(new);
     }
 }
@@ -174,9 +225,13 @@ fn prepare_status(facts: &ResourceFacts, old: &Value, new: &mut Value) {
     let kept = match (facts.group, facts.plural) {
         ("storage.k8s.io", "volumeattachments") => old["metadata"].clone(),
         _ if facts.custom => old["metadata"].clone(),
-        _ => {
-            let owners = tree::at(old, &["metadata", "ownerReferences"]).cloned();
-            tree::set(tree::map_mut(&mut metadata, &[]), "ownerReferences", owners);
+        (group, plural) => {
+            let is_deployment = (group, plural) == ("apps", "deployments");
+            let kept = ["ownerReferences", "labels"].into_iter();
+            for field in kept.take(if is_deployment { 2 } else { 1 }) {
+                let value = tree::at(old, &["metadata", field]).cloned();
+                tree::set(tree::map_mut(&mut metadata, &[]), field, value);
+            }
             metadata
         }
     };
@@ -205,8 +260,6 @@ fn take_string_data(object: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use moorline_schema::Registry;
-
     use super::*;
 
     fn facts(group: &str, plural: &str) -> &'static ResourceFacts {
@@ -225,6 +278,14 @@ mod tests {
             ("", "namespaces", json!({"phase": "Active"})),
             ("", "nodes", json!({"own": true})),
             ("storage.k8s.io", "volumeattachments", json!({"attached": false})),
+            ("apps", "deployments", json!({})),
+            ("apps", "replicasets", json!({"replicas": 0})),
+            ("batch", "jobs", json!({})),
+            (
+                "apps",
+                "daemonsets",
+                json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}),
+            ),
         ];
         for (group, plural, expected) in cases {
             let mut object = json!({"metadata": {"name": "x"}, "spec": {}, "status": {"own": true}});
@@ -272,6 +333,22 @@ mod tests {
         spec["spec"]["n"] = json!(2);
         prepare_update(pods, Endpoint::Main, &old, &mut spec);
         assert_eq!(spec["metadata"]["generation"], 2);
+    }
+
+    #[test]
+    fn annotations_of_a_deployment_are_a_new_generation_and_its_status_keeps_labels() {
+        let old =
+            json!({"metadata": {"generation": 1, "labels": {"a": "1"}}, "spec": {"n": 1}, "status": {}});
+        for (plural, generation, label) in [("deployments", 2, "1"), ("statefulsets", 1, "2")] {
+            let mut noted = old.clone();
+            noted["metadata"]["annotations"] = json!({"a": "b"});
+            prepare_update(facts("apps", plural), Endpoint::Main, &old, &mut noted);
+            assert_eq!(noted["metadata"]["generation"], generation, "{plural}");
+            let mut status = old.clone();
+            status["metadata"]["labels"]["a"] = json!("2");
+            prepare_update(facts("apps", plural), Endpoint::Status, &old, &mut status);
+            assert_eq!(status["metadata"]["labels"]["a"], label, "{plural}");
+        }
     }
 
     #[test]

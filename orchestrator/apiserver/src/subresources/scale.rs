@@ -1,11 +1,11 @@
-//! `scale` of custom resources: three fields of the object, at the places its definition names.
+//! `scale`: three fields of the object, at the places that its definition names, or where workloads have them.
 
 use bytes::Bytes;
 use http::{StatusCode, header};
 use moorline_schema::custom::definition::ScalePaths;
 use moorline_schema::custom::jsonpath::Path;
-use moorline_schema::fields_v1;
 use moorline_schema::managed_fields::{self, Live, ManagedError, OneVersion, from_scale, to_scale};
+use moorline_schema::{fields_v1, selector};
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Failure, body, negotiation};
@@ -18,12 +18,7 @@ const SCALE: &str = "autoscaling/v1";
 
 /// Answers `GET`, `PUT` and `PATCH`.
 pub(super) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
-    let custom = call
-        .resource
-        .custom
-        .as_ref()
-        .ok_or_else(Failure::method_not_allowed)?;
-    let paths = custom.version().scale.clone().ok_or_else(Failure::no_such_path)?;
+    let paths = paths(call).ok_or_else(Failure::no_such_path)?;
     let name = call.name()?;
     let object = match verb {
         "get" => {
@@ -55,6 +50,18 @@ pub(super) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<
         StatusCode::OK,
         text,
     ))
+}
+
+/// Where an object of the call's resource says how many of it are wanted and there.
+fn paths(call: &Call<'_>) -> Option<ScalePaths> {
+    match &call.resource.custom {
+        Some(custom) => custom.version().scale.clone(),
+        None => Some(ScalePaths {
+            spec_replicas: ".spec.replicas".to_owned(),
+            status_replicas: ".status.replicas".to_owned(),
+            label_selector: Some(".spec.selector".to_owned()),
+        }),
+    }
 }
 
 /// Changes the object as the scale says that `propose` makes of it; gives its new state.
@@ -106,7 +113,11 @@ async fn change(
 
 /// The field that is scaled, in a version of the object.
 fn replicas(call: &Call<'_>, api_version: &str) -> Option<fields_v1::Path> {
-    let definition = &call.resource.custom.as_ref()?.definition;
+    let Some(custom) = &call.resource.custom else {
+        let is_own = api_version == call.resource.facts.api_version();
+        return is_own.then(|| fields_v1::Path::fields(&["spec", "replicas"]));
+    };
+    let definition = &custom.definition;
     let (group, name) = api_version.split_once('/')?;
     let mut versions = definition.versions.iter().filter(|_| group == definition.group);
     let scale = versions.find(|version| version.name == name)?.scale.as_ref()?;
@@ -176,14 +187,25 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
         }
     }
     let mut status = json!({ "replicas": number(&paths.status_replicas) });
-    if let Some(Value::String(selector)) = paths.label_selector.as_deref().and_then(find) {
-        status["selector"] = selector.into();
+    let selector = paths.label_selector.as_deref().and_then(find);
+    if let Some(text) = selector.as_ref().and_then(selector_text) {
+        status["selector"] = text.into();
     }
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
         "spec": { "replicas": number(&paths.spec_replicas) },
         "status": status,
     })
+}
+
+/// A selector as text: it is one already, or a `LabelSelector`, or a map of labels.
+fn selector_text(selector: &Value) -> Option<String> {
+    match selector {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(map) if map.values().all(Value::is_string) => Some(selector::describe_labels(map)),
+        Value::Object(_) => Some(selector::describe(selector)),
+        _ => None,
+    }
 }
 
 fn set(object: &mut Value, path: &str, value: Value) {

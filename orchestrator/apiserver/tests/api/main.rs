@@ -36,3 +36,5 @@ mod security;
 mod verbs;
 #[cfg(test)]
 mod watches;
+#[cfg(test)]
+mod workloads;

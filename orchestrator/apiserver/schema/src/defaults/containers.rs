@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{child, elements, existing};
 use crate::object::{set_default, set_if_empty};
 
-pub(super) fn container(container: &mut Map<String, Value>, may_request: bool) {
+pub(super) fn container(container: &mut Map<String, Value>) {
     let image = container
         .get("image")
         .and_then(Value::as_str)
@@ -35,9 +35,6 @@ pub(super) fn container(container: &mut Map<String, Value>, may_request: bool) {
                 http_get(handler);
             }
         }
-    }
-    if may_request {
-        requests(container);
     }
 }
 
@@ -81,7 +78,7 @@ fn http_get(handler: &mut Map<String, Value>) {
 }
 
 /// What is limited but not requested is requested as limited.
-fn requests(container: &mut Map<String, Value>) {
+pub(super) fn requests(container: &mut Map<String, Value>) {
     let Some(resources) = existing(container, "resources") else {
         return;
     };

@@ -11,21 +11,36 @@ const FILE_MODE: i32 = 0o644;
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 pub(super) fn pod(pod: &mut Map<String, Value>) {
+    template(pod);
     let Some(spec) = child(pod, "spec") else { return };
+    set_default(spec, "enableServiceLinks", true);
+    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
+    for list in CONTAINER_LISTS {
+        for container in elements(spec, list) {
+            if list != "ephemeralContainers" {
+                containers::requests(container);
+            }
+            if host_network {
+                containers::host_ports(container);
+            }
+        }
+    }
+}
+
+/// What pods and the templates of pods have in common.
+pub(super) fn template(template: &mut Map<String, Value>) {
+    let Some(spec) = child(template, "spec") else {
+        return;
+    };
     set_if_empty(spec, "restartPolicy", "Always");
     set_if_empty(spec, "dnsPolicy", "ClusterFirst");
     set_if_empty(spec, "schedulerName", "default-scheduler");
     set_default(spec, "terminationGracePeriodSeconds", 30);
-    set_default(spec, "enableServiceLinks", true);
     set_default(spec, "securityContext", Map::new());
     service_account(spec);
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
     for list in CONTAINER_LISTS {
         for container in elements(spec, list) {
-            containers::container(container, list != "ephemeralContainers");
-            if host_network {
-                containers::host_ports(container);
-            }
+            containers::container(container);
         }
     }
     for volume in elements(spec, "volumes") {

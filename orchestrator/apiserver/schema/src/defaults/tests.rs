@@ -246,3 +246,118 @@ fn the_other_kinds_get_their_defaults() {
         assert_eq!(defaulted(api_version, kind, object), expected, "{kind}");
     }
 }
+
+/// A template of pods, and what becomes of it.
+fn templates() -> (Value, Value) {
+    let given = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [
+        {"name": "c", "image": "i:1", "resources": {"limits": {"cpu": "1"}}},
+    ]}});
+    let made = json!({"metadata": {"labels": {"a": "b"}}, "spec": {
+        "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
+        "terminationGracePeriodSeconds": 30, "securityContext": {},
+        "containers": [{"name": "c", "image": "i:1", "resources": {"limits": {"cpu": "1"}}, "imagePullPolicy": "IfNotPresent",
+            "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}],
+    }});
+    (given, made)
+}
+
+#[test]
+fn workloads_get_their_defaults() {
+    let (given, made) = templates();
+    let claims = json!([{"metadata": {"name": "d"}, "spec": {}}]);
+    let cases = [
+        (
+            "Deployment",
+            json!({}),
+            json!({"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}}),
+        ),
+        (
+            "Deployment",
+            json!({"strategy": {"type": "Recreate"}}),
+            json!({"replicas": 1, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600, "strategy": {"type": "Recreate"}}),
+        ),
+        ("ReplicaSet", json!({}), json!({"replicas": 1})),
+        (
+            "StatefulSet",
+            json!({"volumeClaimTemplates": claims}),
+            json!({"replicas": 1, "revisionHistoryLimit": 10, "podManagementPolicy": "OrderedReady",
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}},
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+                "volumeClaimTemplates": [{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "d"},
+                    "spec": {"volumeMode": "Filesystem"}, "status": {"phase": "Pending"}}]}),
+        ),
+        (
+            "DaemonSet",
+            json!({}),
+            json!({"revisionHistoryLimit": 10,
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}}),
+        ),
+    ];
+    for (kind, mut spec, mut expected) in cases {
+        spec["template"] = given.clone();
+        expected["template"] = made.clone();
+        let object = defaulted("apps/v1", kind, json!({"spec": spec}));
+        assert_eq!(object, json!({"spec": expected}), "{kind}");
+    }
+    let controller = defaulted(
+        "v1",
+        "ReplicationController",
+        json!({"spec": {"template": given}}),
+    );
+    let labels = json!({"a": "b"});
+    assert_eq!(
+        controller,
+        json!({"metadata": {"labels": labels}, "spec": {"replicas": 1, "selector": labels, "template": made}})
+    );
+    let template = defaulted("v1", "PodTemplate", json!({"template": given}));
+    assert_eq!(template, json!({"template": made}));
+}
+
+#[test]
+fn jobs_get_their_defaults() {
+    let (given, made) = templates();
+    let common = json!({"template": made, "manualSelector": false, "suspend": false});
+    let cases = [
+        (
+            "one pod",
+            json!({}),
+            json!({"completions": 1, "parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed",
+                "podReplacementPolicy": "TerminatingOrFailed"}),
+        ),
+        (
+            "a queue of work",
+            json!({"parallelism": 3}),
+            json!({"parallelism": 3, "backoffLimit": 6, "completionMode": "NonIndexed",
+                "podReplacementPolicy": "TerminatingOrFailed"}),
+        ),
+        (
+            "by index, with rules",
+            json!({"completions": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1,
+                "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "A"}]}]}}),
+            json!({"completions": 2, "parallelism": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 1,
+                "backoffLimit": 2_147_483_647, "podReplacementPolicy": "Failed",
+                "podFailurePolicy": {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "A", "status": "True"}]}]}}),
+        ),
+    ];
+    for (case, mut spec, mut expected) in cases {
+        spec["template"] = given.clone();
+        for (name, value) in common.as_object().unwrap() {
+            expected[name] = value.clone();
+        }
+        let job = defaulted("batch/v1", "Job", json!({"spec": spec}));
+        assert_eq!(
+            job,
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": expected}),
+            "{case}"
+        );
+    }
+    let cron = defaulted(
+        "batch/v1",
+        "CronJob",
+        json!({"spec": {"jobTemplate": {"spec": {"template": given}}}}),
+    );
+    let expected = json!({"spec": {"concurrencyPolicy": "Allow", "suspend": false, "successfulJobsHistoryLimit": 3,
+        "failedJobsHistoryLimit": 1, "jobTemplate": {"spec": {"template": made}}}});
+    assert_eq!(cron, expected);
+}

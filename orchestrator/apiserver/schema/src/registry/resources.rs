@@ -53,33 +53,34 @@ const SERVED: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("apiextensions.k8s.io", "v1", &[]),
+    ("apps", "v1", &[]),
     ("authentication.k8s.io", "v1", &[]),
     ("authorization.k8s.io", "v1", &[]),
+    ("batch", "v1", &[]),
     ("coordination.k8s.io", "v1", &[]),
     ("events.k8s.io", "v1", &[]),
     ("rbac.authorization.k8s.io", "v1", &[]),
     ("storage.k8s.io", "v1", &[]),
 ];
 
-/// Subresources that are served; those of the facts that are not here need parts that don't exist yet.
+/// Subresources that every served resource has, if the facts give it one.
+const COMMON_SUBRESOURCES: [&str; 2] = ["scale", "status"];
+
+/// Further subresources that are served; those of the facts that are not here need parts that don't exist yet.
 const SERVED_SUBRESOURCES: &[(&str, &str)] = &[
-    ("customresourcedefinitions", "status"),
     ("namespaces", "finalize"),
-    ("namespaces", "status"),
-    ("nodes", "status"),
-    ("persistentvolumeclaims", "status"),
-    ("persistentvolumes", "status"),
     ("pods", "attach"),
     ("pods", "binding"),
     ("pods", "eviction"),
     ("pods", "exec"),
     ("pods", "log"),
     ("pods", "portforward"),
-    ("pods", "status"),
     ("serviceaccounts", "token"),
-    ("services", "status"),
-    ("volumeattachments", "status"),
 ];
+
+fn serves_subresource(plural: &str, name: &str) -> bool {
+    COMMON_SUBRESOURCES.contains(&name) || SERVED_SUBRESOURCES.contains(&(plural, name))
+}
 
 /// How far a version may be relied on, from its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -330,7 +331,7 @@ fn resource_facts(
             version,
             type_id: *types.get(sub.type_name)?,
             verbs: sub.verbs.into(),
-            served: served && SERVED_SUBRESOURCES.contains(&(plural, sub.name)),
+            served: served && serves_subresource(plural, sub.name),
         })
     });
     let subresources = subresources.collect();

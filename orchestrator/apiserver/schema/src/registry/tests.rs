@@ -59,15 +59,30 @@ fn what_is_served_is_found_and_the_rest_is_known() {
             .api_version(),
         "storage.k8s.io/v1"
     );
-    assert!(registry.resource("apps", "v1", "deployments").is_none());
-    assert!(registry.type_by_gvk("apps", "v1", "Deployment").is_some());
+    assert!(
+        registry
+            .resource("apps", "v1", "deployments")
+            .unwrap()
+            .subresource("scale")
+            .is_some()
+    );
+    assert!(
+        registry
+            .resource("resource.k8s.io", "v1beta1", "deviceclasses")
+            .is_none()
+    );
+    assert!(
+        registry
+            .type_by_gvk("resource.k8s.io", "v1beta1", "DeviceClass")
+            .is_some()
+    );
     assert!(
         registry
             .type_by_gvk("meta.k8s.io", "v1", "DeleteOptions")
             .is_some()
     );
     let gvs: Vec<_> = registry.served_group_versions().collect();
-    assert_eq!(gvs.len(), 8);
+    assert_eq!(gvs.len(), 10);
     assert_eq!(gvs[0], ("", "v1"));
 }
 

@@ -5,6 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::registry::Registry;
 
+mod workloads;
+
 fn now() -> Timestamp {
     "2024-01-02T03:10:00Z".parse().unwrap()
 }

@@ -44,6 +44,14 @@ impl Faults {
         self.causes.extend(causes);
     }
 
+    /// Takes over faults of an inner object, whose places are told from its own beginning.
+    pub(crate) fn extend_below(&mut self, place: &Place<'_>, inner: Faults) {
+        self.causes.extend(inner.causes.into_iter().map(|cause| Cause {
+            field: format!("{place}.{}", cause.field),
+            ..cause
+        }));
+    }
+
     pub(crate) fn required(&mut self, place: &Place<'_>, detail: &str) {
         self.push("FieldValueRequired", place, "Required value".to_owned(), detail);
     }

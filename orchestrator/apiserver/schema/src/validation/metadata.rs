@@ -110,7 +110,9 @@ fn common(object: &Value, faults: &mut Faults) {
     if let Some(labels) = map(object, &["metadata", "labels"]) {
         self::labels(&METADATA.field("labels"), labels, faults);
     }
-    annotations(object, faults);
+    if let Some(annotations) = map(object, &["metadata", "annotations"]) {
+        self::annotations(&METADATA.field("annotations"), annotations, faults);
+    }
     owner_references(object, faults);
 }
 
@@ -123,19 +125,20 @@ pub(super) fn labels(place: &Place<'_>, labels: &serde_json::Map<String, Value>,
     }
 }
 
-fn annotations(object: &Value, faults: &mut Faults) {
-    let Some(annotations) = map(object, &["metadata", "annotations"]) else {
-        return;
-    };
-    let place = METADATA.field("annotations");
+/// Annotations, here and in the templates of pods.
+pub(super) fn annotations(
+    place: &Place<'_>,
+    annotations: &serde_json::Map<String, Value>,
+    faults: &mut Faults,
+) {
     let mut bytes = 0;
     for (key, value) in annotations {
         // Keys are compared without regard to case, so upper case is allowed.
-        faults.invalid_each(&place, key, &names::qualified_name(&key.to_lowercase()));
+        faults.invalid_each(place, key, &names::qualified_name(&key.to_lowercase()));
         bytes += key.len() + value.as_str().map_or(0, str::len);
     }
     if bytes > ANNOTATIONS_BYTES_MAX {
-        faults.too_long(&place, ANNOTATIONS_BYTES_MAX);
+        faults.too_long(place, ANNOTATIONS_BYTES_MAX);
     }
 }
 

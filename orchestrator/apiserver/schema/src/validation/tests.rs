@@ -6,9 +6,11 @@ use super::*;
 use crate::defaults;
 
 mod claims;
+mod jobs;
 mod pods;
 mod storage;
 mod volumes;
+mod workloads;
 
 /// Where to put which value; null takes a field away.
 type Edit<'a> = (&'a str, Value);
