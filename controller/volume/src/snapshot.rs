@@ -20,7 +20,7 @@ mod why;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use moorline_model::snapshot::{
     API_VERSION, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent, sources_of,
 };
@@ -46,6 +46,8 @@ pub struct Config {
     pub retry_interval: Backoff,
     /// Contents remember their source's volume mode, so that restoring into another one can be refused.
     pub prevent_volume_mode_conversion: bool,
+    /// Contents are labelled with the node that their volume is on, for the snapshotter there (`--node-deployment`).
+    pub is_distributed: bool,
 }
 
 impl Default for Config {
@@ -57,6 +59,7 @@ impl Default for Config {
                 max: Duration::from_secs(300),
             },
             prevent_volume_mode_conversion: true,
+            is_distributed: false,
         }
     }
 }
@@ -80,13 +83,19 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
     let classes = informers.cache::<VolumeSnapshotClass>();
     let claims = informers.cache::<PersistentVolumeClaim>();
     let pvs = informers.cache::<PersistentVolume>();
+    let nodes = config.is_distributed.then(|| informers.cache::<Node>());
     let all_synced = async {
         tokio::join!(
             snapshots.synced(),
             contents.synced(),
             classes.synced(),
             claims.synced(),
-            pvs.synced()
+            pvs.synced(),
+            async {
+                if let Some(nodes) = &nodes {
+                    nodes.synced().await;
+                }
+            }
         )
     };
     if stop.run_until_cancelled(all_synced).await.is_none() {
@@ -111,6 +120,7 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
         classes,
         claims,
         pvs,
+        nodes,
         snapshot_queue: Queue::new(config.retry_interval),
         content_queue: Queue::new(config.retry_interval),
         claim_queue: Queue::new(config.retry_interval),

@@ -166,7 +166,7 @@ fn manifests_are_taken_by_an_api_server() {
     require_kubectl!();
     let mut cluster = TestCluster::start(&["--no-kubelet", "--no-driver"]);
     let kubectl = cluster.kubectl();
-    for folder in ["sidecars", "controllers"] {
+    for folder in ["sidecars", "controllers", "snapshot-controller"] {
         let objects = build(&kubectl, folder);
         let (workloads, others): (Vec<Value>, Vec<Value>) = objects
             .into_iter()

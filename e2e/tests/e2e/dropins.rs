@@ -26,7 +26,7 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
-const NAMESPACE: &str = "csi";
+pub(crate) const NAMESPACE: &str = "csi";
 /// A CSIDriver whose volumes are attached.
 const ATTACHED_DRIVER: &str = "
 apiVersion: storage.k8s.io/v1
@@ -49,7 +49,7 @@ pub(crate) fn link(cluster: &TestCluster, name: &str) -> PathBuf {
 }
 
 /// An address on loopback that nobody listens on.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
@@ -67,7 +67,7 @@ fn get(address: &str, path: &str) -> String {
     text
 }
 
-fn wait_for(address: &str, path: &str, parts: &[&str]) {
+pub(crate) fn wait_for(address: &str, path: &str, parts: &[&str]) {
     wait::until(&format!("{parts:?} at {path}"), LIMIT, || {
         let text = get(address, path);
         if parts.iter().all(|part| text.contains(part)) {
@@ -79,7 +79,7 @@ fn wait_for(address: &str, path: &str, parts: &[&str]) {
 }
 
 /// A kubeconfig of a service account, made from the admin's.
-fn kubeconfig_of(cluster: &TestCluster, namespace: &str, account: &str) -> PathBuf {
+pub(crate) fn kubeconfig_of(cluster: &TestCluster, namespace: &str, account: &str) -> PathBuf {
     let kubectl = cluster.kubectl();
     let token = kubectl.run(&["-n", namespace, "create", "token", account]);
     let text = kubectl.run(&["config", "view", "--raw", "-o", "json"]);
@@ -116,18 +116,25 @@ fn account(kubectl: &Kubectl, name: &str) {
     ]);
 }
 
-struct Sidecar {
-    name: &'static str,
-    part: Part,
-    address: String,
-    log: PathBuf,
+/// A running drop-in.
+pub(crate) struct Sidecar {
+    pub(crate) name: &'static str,
+    pub(crate) part: Part,
+    pub(crate) address: String,
+    pub(crate) log: PathBuf,
 }
 
 fn start(cluster: &TestCluster, name: &'static str, more: &[String]) -> Sidecar {
+    let mut args = vec![format!("-csi-address={}", driver_socket(cluster).display())];
+    args.extend_from_slice(more);
+    start_alone(cluster, name, &args)
+}
+
+/// Starts a program that need not have a driver.
+pub(crate) fn start_alone(cluster: &TestCluster, name: &'static str, more: &[String]) -> Sidecar {
     let address = free_address();
     let log = cluster.root().join(format!("{name}.log"));
     let mut args = vec![
-        format!("-csi-address={}", driver_socket(cluster).display()),
         format!("--http-endpoint={address}"),
         "--logging-format".to_owned(),
         "json".to_owned(),
@@ -144,7 +151,8 @@ fn start(cluster: &TestCluster, name: &'static str, more: &[String]) -> Sidecar 
     }
 }
 
-fn start_controller(cluster: &TestCluster, name: &'static str) -> Sidecar {
+/// Starts a sidecar under an account that has its role.
+pub(crate) fn start_controller(cluster: &TestCluster, name: &'static str) -> Sidecar {
     account(&cluster.kubectl(), name);
     let kubeconfig = kubeconfig_of(cluster, NAMESPACE, name);
     start(
@@ -200,9 +208,19 @@ fn is_occasional(request: &Request) -> bool {
 }
 
 fn check_requests(kubectl: &Kubectl, sidecar: &Sidecar) {
+    check_requests_in(kubectl, NAMESPACE, sidecar, is_occasional);
+}
+
+/// Checks that a program asked for nothing but what its roles allow, and that they allow nothing that it never asks for.
+pub(crate) fn check_requests_in(
+    kubectl: &Kubectl,
+    namespace: &str,
+    sidecar: &Sidecar,
+    is_occasional: impl Fn(&Request) -> bool,
+) {
     let log = std::fs::read_to_string(&sidecar.log).unwrap();
     assert!(!log.contains("orbidden"), "{}: {log}", sidecar.name);
-    let rules = rules_of(kubectl, NAMESPACE, &format!("moorline-{}", sidecar.name));
+    let rules = rules_of(kubectl, namespace, &format!("moorline-{}", sidecar.name));
     let asked = requests(&sidecar.log);
     assert!(!asked.is_empty(), "{} logs no requests", sidecar.name);
     for request in &asked {
@@ -441,6 +459,16 @@ fn wrong_command_lines_of_drop_ins_are_refused_in_one_line() {
             &["sidecar", "attacher", "-worker-threads=0"],
             1,
             "--worker-threads must be above 0",
+        ),
+        (
+            &["sidecar", "csi-snapshotter", "--node-deployment"],
+            1,
+            "--node-deployment needs NODE_NAME",
+        ),
+        (
+            &["sidecar", "snapshot-controller", "--csi-address=/x"],
+            2,
+            "unknown flag --csi-address",
         ),
         (
             &["sidecar", "csi-node-driver-registrar"],

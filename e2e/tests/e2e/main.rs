@@ -9,6 +9,7 @@ mod crash;
 mod demo;
 mod deploy;
 mod driver_serving;
+mod dropin_snapshots;
 mod dropins;
 mod failover;
 mod failures;

@@ -8,7 +8,8 @@ use crate::manifests::{claim, class, pod, together};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-fn snapshot(name: &str, class: &str, claim: &str) -> String {
+/// A snapshot of a claim.
+pub(crate) fn snapshot(name: &str, class: &str, claim: &str) -> String {
     format!(
         "
 apiVersion: snapshot.storage.k8s.io/v1
@@ -26,14 +27,16 @@ fn filled(name: &str, source: &str) -> String {
     claim(name, "now", "ReadWriteOnce", "8Mi").replace("spec:", &format!("spec:\n  dataSource: {{{source}}}"))
 }
 
-fn restored(name: &str, snapshot: &str) -> String {
+/// A claim that is filled from a snapshot.
+pub(crate) fn restored(name: &str, snapshot: &str) -> String {
     filled(
         name,
         &format!("apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: {snapshot}"),
     )
 }
 
-fn run_pod(kubectl: &Kubectl, name: &str, claim: &str, script: &str) -> String {
+/// Runs a pod to its end; what it wrote.
+pub(crate) fn run_pod(kubectl: &Kubectl, name: &str, claim: &str, script: &str) -> String {
     kubectl.apply_ok(&pod(name, claim, script));
     kubectl.wait_field("pod", name, "{.status.phase}", "Succeeded", LIMIT);
     let log = kubectl.run(&["logs", name]);
@@ -41,11 +44,13 @@ fn run_pod(kubectl: &Kubectl, name: &str, claim: &str, script: &str) -> String {
     log
 }
 
-fn wait_ready(kubectl: &Kubectl, name: &str) {
+/// Waits until the snapshot can be restored.
+pub(crate) fn wait_ready(kubectl: &Kubectl, name: &str) {
     kubectl.wait_field("volumesnapshot", name, "{.status.readyToUse}", "true", LIMIT);
 }
 
-fn wait_none(kubectl: &Kubectl, resource: &str) {
+/// Waits until no object of the kind is left.
+pub(crate) fn wait_none(kubectl: &Kubectl, resource: &str) {
     wait::until(&format!("no {resource} to be left"), LIMIT, || {
         let left = kubectl.call(&["get", resource, "-A", "-o", "name"]).stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }

@@ -30,8 +30,9 @@ pub struct Args {
     /// The driver's socket: a path or a unix:// URL.
     #[arg(long, value_name = "ADDRESS", default_value = "/run/csi/socket")]
     csi_address: String,
-    /// Sidecars to run, by upstream's names, with or without csi-: provisioner, attacher, resizer, node-driver-registrar,
-    /// livenessprobe. Default: the first three, and the registrar where --plugin-registration-dir is given.
+    /// Sidecars to run, by upstream's names, with or without csi-: provisioner, attacher, resizer, snapshotter,
+    /// node-driver-registrar, livenessprobe. Default: the first four, and the registrar where --plugin-registration-dir is
+    /// given.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     run: Vec<String>,
     /// Kubeconfig of the cluster. Default: $KUBECONFIG, ~/.kube/config, or the pod's service account.
@@ -74,7 +75,7 @@ pub struct Args {
     /// Requests to the API server at once, where --kube-api-qps is set.
     #[arg(long, value_name = "NUMBER", default_value_t = 10)]
     kube_api_burst: usize,
-    /// Deadline of each call to the driver. Default: each sidecar's own (10s, attacher 15s).
+    /// Deadline of each call to the driver. Default: each sidecar's own (10s, attacher 15s, snapshotter 1m).
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// First pause after a failure; it doubles.

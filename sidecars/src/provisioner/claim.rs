@@ -162,7 +162,7 @@ fn make_plan(claim: &PersistentVolumeClaim, class: &StorageClass, seen: &Seen<'_
     }
     let mut plan = plan(claim, class, seen.driver, seen.config)?;
     plan.request.mutable_parameters = mutable_parameters(seen)?;
-    plan.request.volume_content_source = content_source(&seen.source, claim, seen.driver)?;
+    plan.request.volume_content_source = content_source(&seen.source, claim, (seen.driver, seen.config))?;
     plan.source = key_of(claim);
     let is_delayed = claim::is_delayed(class);
     if is_delayed {

@@ -32,6 +32,8 @@ pub struct ProvisionerConfig {
     pub immediate_topology: bool,
     /// PVs whose only capability is MULTI_NODE_READER_ONLY get `csi.readOnly`.
     pub controller_publish_readonly: bool,
+    /// A restore has the snapshot's volume mode, unless an admin allowed another on the content.
+    pub prevent_volume_mode_conversion: bool,
     /// Publishes CSIStorageCapacity objects, if set.
     pub capacity: Option<CapacityConfig>,
     /// One provisioner per node: the node whose claims it takes.
@@ -85,6 +87,7 @@ impl ProvisionerConfig {
             strict_topology: false,
             immediate_topology: true,
             controller_publish_readonly: false,
+            prevent_volume_mode_conversion: true,
             capacity: None,
             node_name: None,
             ledger_namespace: None,

@@ -11,6 +11,7 @@ use moorline_proto::csi::VolumeContentSource;
 use moorline_proto::csi::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use serde::{Deserialize, Serialize};
 
+use super::config::ProvisionerConfig;
 use crate::discovery::{ControllerCapability, DriverFacts};
 
 /// The source that a claim names, with what is known of it.
@@ -132,7 +133,7 @@ pub(crate) enum Named {
 pub(crate) fn content_source(
     source: &Source<'_>,
     target: &PersistentVolumeClaim,
-    driver: &DriverFacts,
+    (driver, config): (&DriverFacts, &ProvisionerConfig),
 ) -> Result<Option<VolumeContentSource>, SourceError> {
     match source {
         Source::None | Source::ForPopulator => Ok(None),
@@ -152,6 +153,11 @@ pub(crate) fn content_source(
             };
             let snapshot_id =
                 restore_handle(*snapshot, *content, target, &driver.driver_name).map_err(not_restorable)?;
+            if config.prevent_volume_mode_conversion {
+                content
+                    .map_or(Ok(()), |content| check_mode(content, target))
+                    .map_err(not_restorable)?;
+            }
             Ok(Some(VolumeContentSource {
                 r#type: Some(Type::Snapshot(SnapshotSource { snapshot_id })),
             }))
@@ -253,6 +259,11 @@ fn restore_handle(
             return Err("it needs more storage than the new claim requests");
         }
     }
+    Ok(handle.to_string())
+}
+
+/// A filesystem restored as a block device, or the other way round, can do harm: an admin has to allow it.
+fn check_mode(content: &VolumeSnapshotContent, target: &PersistentVolumeClaim) -> Result<(), &'static str> {
     let is_block = content
         .spec
         .source_volume_mode
@@ -265,5 +276,5 @@ fn restore_handle(
             "its volume mode differs, and its content lacks the annotation snapshot.storage.kubernetes.io/allow-volume-mode-change",
         );
     }
-    Ok(handle.to_string())
+    Ok(())
 }

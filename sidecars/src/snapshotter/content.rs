@@ -87,7 +87,7 @@ pub(crate) enum Refusal {
 pub(crate) fn decide(seen: &Seen<'_>) -> Next {
     let Some(content) = seen
         .content
-        .filter(|content| content.spec.driver == seen.driver.driver_name)
+        .filter(|content| content.spec.driver == seen.driver.driver_name && is_of_node(content, seen.config))
     else {
         return Next::Settled;
     };
@@ -104,6 +104,15 @@ pub(crate) fn decide(seen: &Seen<'_>) -> Next {
         None => advance(content, seen),
     };
     next.unwrap_or_else(Next::Refuse)
+}
+
+/// Whether this snapshotter is the one for the content's node.
+fn is_of_node(content: &VolumeSnapshotContent, config: &SnapshotterConfig) -> bool {
+    let Some(node_name) = &config.node_name else {
+        return true;
+    };
+    let labels = content.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(keys::SNAPSHOT_MANAGED_BY)) == Some(node_name)
 }
 
 fn is_bound(content: &VolumeSnapshotContent) -> bool {

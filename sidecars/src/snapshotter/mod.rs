@@ -39,6 +39,8 @@ pub struct SnapshotterConfig {
     pub snapshot_name_uuid_length: Option<usize>,
     /// The driver is told the names of snapshot and content in its parameters.
     pub extra_create_metadata: bool,
+    /// One snapshotter per node: the node whose contents it takes, by their label `managed-by`; `None` takes all.
+    pub node_name: Option<String>,
 }
 
 impl SnapshotterConfig {
@@ -55,6 +57,7 @@ impl SnapshotterConfig {
             snapshot_name_prefix: "snapshot".to_string(),
             snapshot_name_uuid_length: None,
             extra_create_metadata: false,
+            node_name: None,
         }
     }
 
@@ -196,6 +199,7 @@ fn is_news(old: &VolumeSnapshotContent, new: &VolumeSnapshotContent) -> bool {
     };
     old.spec != new.spec
         || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        || old.metadata.labels != new.metadata.labels
         || others_annotations(old) != others_annotations(new)
         || (is_ready(new) && !is_ready(old))
 }

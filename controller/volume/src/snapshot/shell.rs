@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
@@ -40,6 +40,8 @@ pub(super) struct Snapshots {
     pub(super) classes: Cache<VolumeSnapshotClass>,
     pub(super) claims: Cache<PersistentVolumeClaim>,
     pub(super) pvs: Cache<PersistentVolume>,
+    /// Where contents are labelled with their nodes.
+    pub(super) nodes: Option<Cache<Node>>,
     /// Snapshots by the claim that they are taken of, as `namespace/name`.
     pub(super) by_claim: Index<String, VolumeSnapshot>,
     /// Claims by the snapshot that they are filled from, as `namespace/name`.
@@ -104,6 +106,7 @@ impl Snapshots {
         let claim = source_claim(snapshot).and_then(|key| self.claims.get(Some(&key.namespace), &key.name));
         let pv_name = claim.as_deref().and_then(claim::volume_name);
         let pv = pv_name.and_then(|name| self.pvs.get(None, name));
+        let nodes = self.nodes.as_ref().map(Cache::list);
         let seen = Seen {
             snapshot,
             content,
@@ -121,6 +124,7 @@ impl Snapshots {
                 .iter()
                 .any(|claim| is_waiting(claim)),
             keeps_volume_mode: self.config.prevent_volume_mode_conversion,
+            nodes: nodes.as_deref(),
         };
         snapshot_sync::decide(&seen)
     }

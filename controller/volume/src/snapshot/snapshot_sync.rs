@@ -1,13 +1,15 @@
 //! What to do next about one VolumeSnapshot. Pure.
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use moorline_model::claim::ClaimPhase;
 use moorline_model::snapshot::{
     API_VERSION, SnapshotSecret, SnapshotTokens, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
     VolumeSnapshotContentSource, VolumeSnapshotContentSpec, VolumeSnapshotStatus, class_secret, content_name,
 };
-use moorline_model::{claim, keys, volume};
+use moorline_model::{claim, keys, node_affinity, volume};
 
 use super::status::{News, project};
 use super::why::Why;
@@ -32,6 +34,8 @@ pub struct Seen<'a> {
     pub is_restoring: bool,
     /// Whether contents remember the volume mode.
     pub keeps_volume_mode: bool,
+    /// All nodes, where contents are labelled with the one that their volume is on.
+    pub nodes: Option<&'a [Arc<Node>]>,
 }
 
 /// The answer.
@@ -216,10 +220,32 @@ fn begin(seen: &Seen<'_>) -> Result<Next, Why> {
     if seen.keeps_volume_mode {
         content.spec.source_volume_mode = pv.spec.as_ref().and_then(|spec| spec.volume_mode.clone());
     }
+    if let Some(node_name) = managing_node(pv, seen.nodes)? {
+        let label = (keys::SNAPSHOT_MANAGED_BY.to_string(), node_name);
+        content.metadata.labels = Some([label].into());
+    }
     if !finalizer::is_present(&claim.metadata, keys::PVC_AS_SOURCE_PROTECTION) {
         return Ok(Next::Do(Step::HoldClaim));
     }
     Ok(Next::Do(Step::CreateContent(Box::new(content))))
+}
+
+/// The node whose snapshotter manages what is made of the PV: the first that the PV may be used on. None where nobody asks,
+/// or where the PV may be used everywhere.
+fn managing_node(pv: &PersistentVolume, nodes: Option<&[Arc<Node>]>) -> Result<Option<String>, Why> {
+    let affinity = pv.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let (Some(nodes), Some(_)) = (nodes, affinity.and_then(|affinity| affinity.required.as_ref())) else {
+        return Ok(None);
+    };
+    let fitting = nodes
+        .iter()
+        .filter(|node| node_affinity::pv_fits_node(pv, (&***node).into()).unwrap_or(false))
+        .filter_map(|node| node.metadata.name.clone());
+    // The same one for every snapshot of the volume, whatever the order of the cache.
+    fitting
+        .min()
+        .map(Some)
+        .ok_or_else(|| Why::NoNode(pv.metadata.name.clone().unwrap_or_default()))
 }
 
 fn default_class(seen: &Seen<'_>, driver: &str) -> Result<String, Why> {

@@ -1,6 +1,8 @@
 //! The tables of decisions, and stories of the whole controller over an API server.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use moorline_model::keys;
 use moorline_model::secret_template::TemplateError;
 use moorline_model::snapshot::{SnapshotSecret, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
@@ -22,6 +24,7 @@ struct World {
     claim: Option<PersistentVolumeClaim>,
     pv: Option<PersistentVolume>,
     is_restoring: bool,
+    nodes: Option<Vec<Arc<Node>>>,
 }
 
 impl World {
@@ -34,6 +37,7 @@ impl World {
             claim: Some(object(source(json!({})), &json!({}))),
             pv: Some(object(source_pv(json!({})), &json!({}))),
             is_restoring: false,
+            nodes: None,
         }
     }
 
@@ -81,6 +85,7 @@ impl World {
             pv: self.pv.as_ref(),
             is_restoring: self.is_restoring,
             keeps_volume_mode: true,
+            nodes: self.nodes.as_deref(),
         })
     }
 }
@@ -98,6 +103,53 @@ fn made(more: Value) -> Next {
 }
 
 const NAMELESS: &str = "snapcontent-su";
+
+#[test]
+fn contents_say_which_node_manages_them() {
+    let term = json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}]);
+    let placed = json!({"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": term}}}});
+    let labelled = |name: &str| made(json!({"metadata": {"labels": {keys::SNAPSHOT_MANAGED_BY: name}}}));
+    let nodes = |zones: &[(&str, &str)]| {
+        let node = |(name, zone): &(&str, &str)| {
+            let known = json!({"metadata": {"name": name, "labels": {"zone": zone}}});
+            Arc::new(object::<Node>(known, &json!({})))
+        };
+        Some(zones.iter().map(node).collect::<Vec<_>>())
+    };
+    let cases = [
+        ("nobody asks", &placed, None, made(json!({}))),
+        (
+            "the volume is everywhere",
+            &json!({}),
+            nodes(&[("n1", "a")]),
+            made(json!({})),
+        ),
+        (
+            "one node",
+            &placed,
+            nodes(&[("n1", "b"), ("n2", "a")]),
+            labelled("n2"),
+        ),
+        (
+            "several: always the same",
+            &placed,
+            nodes(&[("n3", "a"), ("n2", "a")]),
+            labelled("n2"),
+        ),
+        (
+            "none",
+            &placed,
+            nodes(&[("n1", "b")]),
+            Next::Fail(Why::NoNode("pv1".into())),
+        ),
+    ];
+    for (name, pv, nodes, expected) in cases {
+        let mut world = World::new(json!({}));
+        world.pv = Some(object(source_pv(pv.clone()), &json!({})));
+        world.nodes = nodes;
+        assert_eq!(world.decide(), expected, "{name}");
+    }
+}
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table")]

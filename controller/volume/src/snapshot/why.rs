@@ -66,6 +66,9 @@ pub enum Why {
     /// The source volume is not a CSI volume.
     #[error("failed to create snapshot content: PersistentVolume {0:?} is not a CSI volume")]
     NotCsi(String),
+    /// No node is one that the source volume can be used on.
+    #[error("failed to create snapshot content: no node meets the node affinity of PersistentVolume {0:?}")]
+    NoNode(String),
     /// The class is for another driver.
     #[error(
         "failed to create snapshot content: VolumeSnapshotClass {class:?} is for driver {class_driver:?}, the volume belongs to driver {volume_driver:?}"
@@ -102,6 +105,7 @@ impl Why {
             | Why::ClaimNotBound(_)
             | Why::VolumeMisbound(_)
             | Why::NotCsi(_)
+            | Why::NoNode(_)
             | Why::ForeignClass { .. }
             | Why::Secret(_) => "SnapshotContentCreationFailed",
             Why::Restoring => "SnapshotDeletePending",

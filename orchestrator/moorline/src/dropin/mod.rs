@@ -2,7 +2,8 @@
 //!
 //! | called as | what it is |
 //! | --- | --- |
-//! | `csi-provisioner`, `csi-attacher`, `csi-resizer` | that sidecar, alone |
+//! | `csi-provisioner`, `csi-attacher`, `csi-resizer`, `csi-snapshotter` | that sidecar, alone |
+//! | `snapshot-controller` | the controller of that name, alone; no driver is asked |
 //! | `csi-node-driver-registrar`, `livenessprobe` | that sidecar; no API server is asked |
 //! | `moorline sidecar NAME ...` | the same without a link |
 //! | `moorline sidecars ...` | several of them in one process ([`crate::sidecars`]) |
@@ -17,6 +18,7 @@ pub(crate) mod endpoint;
 mod owner;
 mod program;
 pub(crate) mod settings;
+mod snapshot_controller;
 mod tables;
 
 use std::ffi::OsString;

@@ -12,13 +12,14 @@ use moorline_sidecars::node_driver_registrar::{self as registrar, RegistrarConfi
 use moorline_sidecars::provisioner::CapacityConfig;
 use moorline_sidecars::{
     DiscoveryError, DriverConnection, SidecarMetrics, attacher, livenessprobe, provisioner, resizer,
+    snapshotter,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::election::lead;
 use super::endpoint::Endpoint;
 use super::tables::Program;
-use super::{api, owner, settings};
+use super::{api, owner, settings, snapshot_controller};
 
 /// Serves until `stop`.
 ///
@@ -31,9 +32,10 @@ pub(super) async fn serve(program: Program, values: Values, stop: CancellationTo
         "Starting"
     );
     match program {
-        Program::Provisioner | Program::Attacher | Program::Resizer => {
+        Program::Provisioner | Program::Attacher | Program::Resizer | Program::Snapshotter => {
             controller(program, values, stop).await
         }
+        Program::SnapshotController => snapshot_controller::serve(values, stop).await,
         Program::Registrar => register(values, stop).await,
         Program::Livenessprobe => probe(values, stop).await,
     }
@@ -83,7 +85,8 @@ fn check(program: Program, values: &Values) -> anyhow::Result<()> {
         Program::Provisioner => settings::provisioner(values).map(drop),
         Program::Attacher => settings::attacher(values).map(drop),
         Program::Resizer => settings::resizer(values).map(drop),
-        Program::Registrar | Program::Livenessprobe => Ok(()),
+        Program::Snapshotter => settings::snapshotter(values).map(drop),
+        Program::SnapshotController | Program::Registrar | Program::Livenessprobe => Ok(()),
     }
 }
 
@@ -107,7 +110,13 @@ async fn work(
             let config = settings::resizer(values)?;
             Box::pin(resizer::run_on(connection, config, informers, stop)).await?;
         }
-        Program::Registrar | Program::Livenessprobe => bail!("{} has no work on objects", program.name()),
+        Program::Snapshotter => {
+            let config = settings::snapshotter(values)?;
+            Box::pin(snapshotter::run_on(connection, config, informers, stop)).await?;
+        }
+        Program::SnapshotController | Program::Registrar | Program::Livenessprobe => {
+            bail!("{} asks no driver to work on objects", program.name())
+        }
     }
     Ok(())
 }
@@ -134,6 +143,7 @@ fn lock(program: Program, driver_name: &str) -> String {
             "external-resizer-{}",
             moorline_runtime::lease::object_name(driver_name)
         ),
+        Program::Snapshotter => format!("external-snapshotter-leader-{driver_name}"),
         _ => driver_name.replace('/', "-"),
     }
 }
@@ -285,6 +295,11 @@ mod tests {
                 "external-attacher-leader-d.example",
             ),
             (Program::Resizer, "d.example", "external-resizer-d-example"),
+            (
+                Program::Snapshotter,
+                "d.example",
+                "external-snapshotter-leader-d.example",
+            ),
         ];
         for (program, driver_name, expected) in cases {
             assert_eq!(lock(program, driver_name), expected);

@@ -9,6 +9,8 @@ use moorline_runtime::{Backoff, Throttle};
 use moorline_sidecars::attacher::AttacherConfig;
 use moorline_sidecars::provisioner::ProvisionerConfig;
 use moorline_sidecars::resizer::ResizerConfig;
+use moorline_sidecars::snapshotter::SnapshotterConfig;
+use moorline_volume_controllers::snapshot;
 
 use super::election::{ElectionConfig, own_namespace};
 
@@ -129,6 +131,25 @@ fn workers(values: &Values, flag: &str) -> anyhow::Result<usize> {
     }
 }
 
+/// How much of a UID names keep; `None` for all of it, dashes included.
+fn uuid_length(values: &Values, flag: &str) -> anyhow::Result<Option<usize>> {
+    match values.int(flag) {
+        -1 => Ok(None),
+        length @ 0.. => Ok(Some(
+            usize::try_from(length).with_context(|| format!("--{flag}"))?,
+        )),
+        _ => bail!("--{flag} must be -1, or the number of characters to keep"),
+    }
+}
+
+/// The name of this node, which upstream takes from the environment.
+fn node_name() -> anyhow::Result<String> {
+    std::env::var("NODE_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .context("--node-deployment needs NODE_NAME in the environment")
+}
+
 /// Settings of the provisioner, without capacity.
 ///
 /// # Errors
@@ -143,24 +164,20 @@ pub(crate) fn provisioner(values: &Values) -> anyhow::Result<ProvisionerConfig> 
     if prefix.is_empty() {
         bail!("--volume-name-prefix must not be empty");
     }
-    let length = values.int("volume-name-uuid-length");
     let gates = values.gates("feature-gates");
     let mut config = ProvisionerConfig::new(values.text("csi-address"));
     config.timeout = values.duration("timeout");
     config.worker_threads = workers(values, "worker-threads")?;
     config.retry_interval = retry_interval(values)?;
     config.volume_name_prefix = prefix.to_owned();
-    config.volume_name_uuid_length = match length {
-        -1 => None,
-        0.. => Some(usize::try_from(length).context("--volume-name-uuid-length")?),
-        _ => bail!("--volume-name-uuid-length must be -1, or the number of characters to keep"),
-    };
+    config.volume_name_uuid_length = uuid_length(values, "volume-name-uuid-length")?;
     config.default_fs_type = values.some_text("default-fstype");
     config.extra_create_metadata = values.flag("extra-create-metadata");
     config.topology = gates.get("Topology").copied().unwrap_or(true);
     config.strict_topology = values.flag("strict-topology");
     config.immediate_topology = values.flag("immediate-topology");
     config.controller_publish_readonly = values.flag("controller-publish-readonly");
+    config.prevent_volume_mode_conversion = values.flag("prevent-volume-mode-conversion");
     config.ledger_namespace = Some(
         values
             .some_text("ledger-namespace")
@@ -192,6 +209,46 @@ pub(crate) fn resizer(values: &Values) -> anyhow::Result<ResizerConfig> {
     config.workers = workers(values, "workers")?;
     config.retry_interval = retry_interval(values)?;
     Ok(config)
+}
+
+/// Settings of the snapshotter.
+///
+/// # Errors
+/// A value that can't be used.
+pub(crate) fn snapshotter(values: &Values) -> anyhow::Result<SnapshotterConfig> {
+    let prefix = values.text("snapshot-name-prefix");
+    if prefix.is_empty() {
+        bail!("--snapshot-name-prefix must not be empty");
+    }
+    let mut config = SnapshotterConfig::new(values.text("csi-address"));
+    config.timeout = values.duration("timeout");
+    config.worker_threads = workers(values, "worker-threads")?;
+    config.retry_interval = retry_interval(values)?;
+    config.snapshot_name_prefix = prefix.to_owned();
+    config.snapshot_name_uuid_length = uuid_length(values, "snapshot-name-uuid-length")?;
+    config.extra_create_metadata = values.flag("extra-create-metadata");
+    if values.flag("node-deployment") {
+        if values.flag("leader-election") {
+            bail!(
+                "--node-deployment and --leader-election exclude each other: each node has its own snapshots"
+            );
+        }
+        config.node_name = Some(node_name()?);
+    }
+    Ok(config)
+}
+
+/// Settings of the snapshot controller.
+///
+/// # Errors
+/// A value that can't be used.
+pub(crate) fn snapshot_controller(values: &Values) -> anyhow::Result<snapshot::Config> {
+    Ok(snapshot::Config {
+        worker_threads: workers(values, "worker-threads")?,
+        retry_interval: retry_interval(values)?,
+        prevent_volume_mode_conversion: values.flag("prevent-volume-mode-conversion"),
+        is_distributed: values.flag("enable-distributed-snapshotting"),
+    })
 }
 
 #[cfg(test)]
@@ -226,6 +283,16 @@ mod tests {
             ResizerConfig::new("/run/csi/socket"),
         );
         assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let (ours, own) = (
+            snapshotter(&read(Program::Snapshotter, &[])).unwrap(),
+            SnapshotterConfig::new("/run/csi/socket"),
+        );
+        assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let (ours, own) = (
+            snapshot_controller(&read(Program::SnapshotController, &[])).unwrap(),
+            snapshot::Config::default(),
+        );
+        assert_eq!(format!("{ours:?}"), format!("{own:?}"));
     }
 
     #[test]
@@ -242,6 +309,20 @@ mod tests {
         ];
         for (words, expected) in cases {
             let error = provisioner(&read(Program::Provisioner, words))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+        let cases: &[(&[&str], &str)] = &[
+            (
+                &["--snapshot-name-prefix="],
+                "--snapshot-name-prefix must not be empty",
+            ),
+            (&["--node-deployment", "--leader-election"], "exclude each other"),
+            (&["--worker-threads=0"], "--worker-threads must be above 0"),
+        ];
+        for (words, expected) in cases {
+            let error = snapshotter(&read(Program::Snapshotter, words))
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(expected), "{words:?}: {error}");

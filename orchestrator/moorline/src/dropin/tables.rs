@@ -2,6 +2,8 @@
 //!
 //! `recorded/` holds upstream's own names and defaults; a test compares.
 
+mod snapshots;
+
 use moorline_runtime::goflag::{Flag, Kind};
 
 const GO_RUNTIME: &str = "it is of Go's runtime";
@@ -85,10 +87,9 @@ const RETRY_MAX: Flag = Flag::new(
     "Longest pause after failures",
 );
 
-/// Of every sidecar that talks to the API server.
-const CONTROLLER: &[Flag] = &[
+/// Of every program that talks to the API server.
+const CLUSTER: &[Flag] = &[
     VERSION,
-    CSI_ADDRESS,
     KUBECONFIG,
     Flag::new(
         "leader-election",
@@ -120,7 +121,6 @@ const CONTROLLER: &[Flag] = &[
         "5s",
         "Pause between two tries",
     ),
-    Flag::new("leader-election-labels", Kind::Labels, "", "Labels of the Lease"),
     Flag::new(
         "kube-api-qps",
         Kind::Float,
@@ -134,9 +134,15 @@ const CONTROLLER: &[Flag] = &[
         "Requests to the API server at once",
     ),
     HTTP_ENDPOINT,
-    METRICS_ADDRESS,
     METRICS_PATH,
     FEATURE_GATES,
+];
+
+/// Of every such program that also asks a driver.
+const CONTROLLER: &[Flag] = &[
+    CSI_ADDRESS,
+    Flag::new("leader-election-labels", Kind::Labels, "", "Labels of the Lease"),
+    METRICS_ADDRESS,
 ];
 
 const PROVISIONER: &[Flag] = &[
@@ -256,8 +262,7 @@ const PROVISIONER: &[Flag] = &[
         Kind::Bool,
         "true",
         "A restore keeps the snapshot's volume mode",
-    )
-    .ignored("volumes are not made from snapshots yet"),
+    ),
     Flag::new(
         "node-deployment",
         Kind::Bool,
@@ -434,20 +439,26 @@ pub(crate) enum Program {
     Attacher,
     /// csi-resizer
     Resizer,
+    /// csi-snapshotter
+    Snapshotter,
+    /// snapshot-controller
+    SnapshotController,
     /// csi-node-driver-registrar
     Registrar,
     /// livenessprobe
     Livenessprobe,
-    // Slots, in this order: csi-snapshotter, csi-external-health-monitor-controller, csi-snapshot-metadata. Each takes a variant
-    // here, its table above, its file in `recorded/` and its arm in `program.rs`.
+    // Slots, in this order: csi-external-health-monitor-controller, csi-snapshot-metadata. Each takes a variant here, its table
+    // above, its file in `recorded/` and its arm in `program.rs`.
 }
 
 impl Program {
     /// All of them.
-    pub(crate) const ALL: [Program; 5] = [
+    pub(crate) const ALL: [Program; 7] = [
         Program::Provisioner,
         Program::Attacher,
         Program::Resizer,
+        Program::Snapshotter,
+        Program::SnapshotController,
         Program::Registrar,
         Program::Livenessprobe,
     ];
@@ -458,6 +469,8 @@ impl Program {
             Self::Provisioner => "csi-provisioner",
             Self::Attacher => "csi-attacher",
             Self::Resizer => "csi-resizer",
+            Self::Snapshotter => "csi-snapshotter",
+            Self::SnapshotController => "snapshot-controller",
             Self::Registrar => "csi-node-driver-registrar",
             Self::Livenessprobe => "livenessprobe",
         }
@@ -471,9 +484,11 @@ impl Program {
     /// Its table of flags.
     pub(crate) fn flags(self) -> Vec<Flag> {
         let parts: &[&[Flag]] = match self {
-            Self::Provisioner => &[LOGGING, CONTROLLER, PROVISIONER, LEDGER],
-            Self::Attacher => &[LOGGING, CONTROLLER, ATTACHER],
-            Self::Resizer => &[LOGGING, CONTROLLER, RESIZER],
+            Self::Provisioner => &[LOGGING, CLUSTER, CONTROLLER, PROVISIONER, LEDGER],
+            Self::Attacher => &[LOGGING, CLUSTER, CONTROLLER, ATTACHER],
+            Self::Resizer => &[LOGGING, CLUSTER, CONTROLLER, RESIZER],
+            Self::Snapshotter => &[LOGGING, CLUSTER, CONTROLLER, snapshots::SNAPSHOTTER],
+            Self::SnapshotController => &[LOGGING, CLUSTER, snapshots::SNAPSHOT_CONTROLLER],
             Self::Registrar => &[LOGGING, REGISTRAR],
             Self::Livenessprobe => &[LOGGING, LIVENESSPROBE],
         };
@@ -496,6 +511,9 @@ impl Program {
                 "AnnotateFsResize",
                 "ReleaseLeaderElectionOnExit",
             ],
+            Self::Snapshotter | Self::SnapshotController => {
+                &["CSIVolumeGroupSnapshot", "ReleaseLeaderElectionOnExit"]
+            }
             Self::Registrar | Self::Livenessprobe => &[],
         }
     }
@@ -694,7 +712,7 @@ mod tests {
     use super::*;
 
     /// Upstream's flags of a program, `name<tab>default`, and ours that upstream's doesn't have.
-    const RECORDED: [(Program, &str, &[&str]); 5] = [
+    const RECORDED: [(Program, &str, &[&str]); 7] = [
         (
             Program::Provisioner,
             include_str!("recorded/csi-provisioner.txt"),
@@ -702,6 +720,16 @@ mod tests {
         ),
         (Program::Attacher, include_str!("recorded/csi-attacher.txt"), &[]),
         (Program::Resizer, include_str!("recorded/csi-resizer.txt"), &[]),
+        (
+            Program::Snapshotter,
+            include_str!("recorded/csi-snapshotter.txt"),
+            &[],
+        ),
+        (
+            Program::SnapshotController,
+            include_str!("recorded/snapshot-controller.txt"),
+            &[],
+        ),
         (
             Program::Registrar,
             include_str!("recorded/csi-node-driver-registrar.txt"),

@@ -496,6 +496,15 @@ fn restores_need_a_snapshot_that_is_fit() {
             mode_differs.clone(),
         ),
         (
+            "another mode, and nobody guards",
+            {
+                let mut world = restoring(snapshot(json!({})), block(json!(null)));
+                world.config.prevent_volume_mode_conversion = false;
+                world
+            },
+            create.clone(),
+        ),
+        (
             "another mode, allowed",
             restoring(snapshot(json!({})), block(allowed("true"))),
             create.clone(),

@@ -235,6 +235,42 @@ fn names_are_told_where_wanted() {
 }
 
 #[test]
+fn each_node_has_its_own_contents() {
+    let cases = [
+        ("one for all takes what has no node", None, None, true),
+        ("and what has one", None, Some("n1"), true),
+        ("a node's own", Some("n1"), Some("n1"), true),
+        ("another node's", Some("n1"), Some("n2"), false),
+        ("nobody's", Some("n1"), None, false),
+    ];
+    let (driver, class) = (
+        driver(&[ControllerCapability::CreateDeleteSnapshot]),
+        class(json!({})),
+    );
+    for (name, node, label, is_taken) in cases {
+        let labels = json!({"metadata": {"labels": {keys::SNAPSHOT_MANAGED_BY: label}}});
+        let labels = label.map_or(json!({}), |_| labels);
+        let content: VolumeSnapshotContent = object(merged(base(), labels));
+        let config = SnapshotterConfig {
+            node_name: node.map(String::from),
+            ..SnapshotterConfig::new("/csi.sock")
+        };
+        let next = decide(&Seen {
+            content: Some(&content),
+            class: Some(&class),
+            driver: &driver,
+            config: &config,
+        });
+        let expected = if is_taken {
+            Next::MarkBeingCreated
+        } else {
+            Next::Settled
+        };
+        assert_eq!(next, expected, "{name}");
+    }
+}
+
+#[test]
 fn static_snapshots() {
     let source = json!({"spec": {"source": {"volumeHandle": null, "snapshotHandle": "snap-9"},
         "volumeSnapshotClassName": null}});
