@@ -13,6 +13,7 @@ mod capability;
 mod connection;
 pub mod discovery;
 mod driver;
+pub mod explain;
 mod finalizers;
 pub mod livenessprobe;
 mod metrics;

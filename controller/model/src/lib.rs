@@ -18,6 +18,7 @@
 
 pub mod access_mode;
 pub mod claim;
+pub mod explanation;
 pub mod keys;
 pub mod label_selector;
 pub mod mutant;
@@ -32,6 +33,7 @@ pub mod volume;
 pub mod volume_match;
 
 pub use access_mode::{AccessMode, AccessModes};
+pub use explanation::{Actor, Explanation};
 pub use quantity::Amount;
 pub use volume_match::{Candidates, ClaimRequest};
 

@@ -85,7 +85,8 @@ impl<K: Resource> Cache<K> {
         }
     }
 
-    /// A cache that nothing feeds but [`Cache::observe`] and [`Cache::forget`]: for tests of what stands on caches.
+    /// A cache that nothing feeds but [`Cache::observe`] and [`Cache::forget`]: for a single look at the cluster, and for
+    /// tests of what stands on caches.
     pub fn detached() -> Self {
         let cache = Self::new();
         cache.begin_list();

@@ -7,6 +7,7 @@
 
 pub mod attachment;
 pub mod demand;
+pub mod explain;
 #[cfg(test)]
 mod histories;
 pub mod node_report;

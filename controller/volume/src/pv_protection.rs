@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::ResourceExt;
 use kube::api::{Api, PatchParams};
 use moorline_model::volume::PvPhase;
-use moorline_model::{keys, mutant, volume};
+use moorline_model::{Actor, Explanation, keys, mutant, volume};
 use moorline_runtime::{Backoff, Cache, Change, Informers, Outcome, Queue, run_workers};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,32 @@ pub fn decide(pv: &PersistentVolume) -> Next {
         (true, true, true) => Next::Settled,
         (true, true, false) => Next::RemoveFinalizer,
     }
+}
+
+/// Why a PV that is being deleted is still there, if it is this controller that keeps it.
+pub fn why_held(pv: &PersistentVolume) -> Option<Explanation> {
+    if pv.metadata.deletion_timestamp.is_none() || !finalizer::is_present(&pv.metadata, keys::PV_PROTECTION) {
+        return None;
+    }
+    let reference = volume::claim_ref(pv).cloned().unwrap_or_default();
+    let (namespace, name) = (
+        reference.namespace.unwrap_or_default(),
+        reference.name.unwrap_or_default(),
+    );
+    Some(match decide(pv) {
+        Next::Settled | Next::AddFinalizer => Explanation::new(
+            "VolumeBound",
+            format!("it is being deleted, and claim {namespace}/{name} is still bound to it"),
+            Actor::User,
+            format!("delete the claim: kubectl delete pvc {name} -n {namespace}"),
+        ),
+        Next::RemoveFinalizer => Explanation::new(
+            "DeletionAllowed",
+            "it is not bound any more; its finalizer kubernetes.io/pv-protection has to be taken off",
+            Actor::Protection,
+            "check that the volume controllers run",
+        ),
+    })
 }
 
 /// Settings of the controller.
@@ -155,6 +181,32 @@ mod tests {
                 serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).unwrap();
             assert_eq!(decide(&pv), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn why_a_pv_stays() {
+        let of = |is_deleting: bool, is_protected: bool, phase: &str| -> Option<Explanation> {
+            let pv = json!({
+                "metadata": {
+                    "name": "pv1",
+                    "deletionTimestamp": is_deleting.then_some("2026-01-01T00:00:00Z"),
+                    "finalizers": if is_protected { vec![keys::PV_PROTECTION] } else { vec!["a/b"] },
+                },
+                "spec": {"claimRef": {"namespace": "ns", "name": "data"}},
+                "status": {"phase": phase},
+            });
+            why_held(&serde_json::from_value(pv).unwrap())
+        };
+        assert_eq!(of(false, true, "Bound"), None);
+        assert_eq!(of(true, false, "Bound"), None, "somebody else keeps it");
+        let bound = of(true, true, "Bound").unwrap();
+        assert_eq!((bound.reason, bound.actor), ("VolumeBound", Actor::User));
+        assert_eq!(bound.advice, "delete the claim: kubectl delete pvc data -n ns");
+        let released = of(true, true, "Released").unwrap();
+        assert_eq!(
+            (released.reason, released.actor),
+            ("DeletionAllowed", Actor::Protection)
+        );
     }
 
     #[tokio::test]

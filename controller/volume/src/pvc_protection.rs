@@ -11,7 +11,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, ListParams, PatchParams};
 use kube::{Client, ResourceExt};
-use moorline_model::{keys, mutant, pod};
+use moorline_model::{Actor, Explanation, keys, mutant, pod};
 use moorline_runtime::{Backoff, Cache, Change, Index, Informers, Outcome, Queue, run_workers};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +73,48 @@ pub fn is_user(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
         .iter()
         .filter(|volume| Some(&volume.claim_name) == claim.metadata.name.as_ref())
         .any(|volume| !volume.is_ephemeral || (pod::owns_claim(pod, claim) && !is_shut_down))
+}
+
+/// Why a claim that is being deleted is still there, if it is this controller that keeps it. `pods` are those of its
+/// namespace, read from the API server.
+pub fn why_held(claim: &PersistentVolumeClaim, pods: &[Arc<Pod>]) -> Option<Explanation> {
+    if claim.metadata.deletion_timestamp.is_none()
+        || !finalizer::is_present(&claim.metadata, keys::PVC_PROTECTION)
+    {
+        return None;
+    }
+    let mut users: Vec<String> = pods
+        .iter()
+        .filter(|pod| is_user(pod, claim))
+        .map(|pod| pod.name_any())
+        .collect();
+    users.sort();
+    let usage = if users.is_empty() {
+        Usage::None
+    } else {
+        Usage::Used
+    };
+    Some(match decide(claim, usage) {
+        Next::RemoveFinalizer => Explanation::new(
+            "DeletionAllowed",
+            "no pod uses the claim any more; its finalizer kubernetes.io/pvc-protection has to be taken off",
+            Actor::Protection,
+            "check that the volume controllers run",
+        ),
+        Next::Settled | Next::AddFinalizer | Next::AskServer => Explanation::new(
+            "ClaimInUse",
+            format!(
+                "it is being deleted, and pods still use it: {}; the finalizer kubernetes.io/pvc-protection keeps it",
+                users.join(", ")
+            ),
+            Actor::User,
+            format!(
+                "delete the pods, finished ones too: kubectl delete pod {} -n {}",
+                users.join(" "),
+                claim.namespace().unwrap_or_default()
+            ),
+        ),
+    })
 }
 
 /// Settings of the controller.

@@ -8,6 +8,7 @@
 
 mod config;
 mod csi;
+pub mod explain;
 mod inotify;
 mod node;
 mod objects;

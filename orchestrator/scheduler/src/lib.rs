@@ -22,6 +22,7 @@
 struct Readme;
 
 pub mod decide;
+pub mod explain;
 pub mod ledger;
 pub mod plugins;
 pub mod requests;

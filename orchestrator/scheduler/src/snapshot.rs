@@ -51,7 +51,7 @@ impl Objects {
         }
     }
 
-    /// Objects that nothing feeds, for tests.
+    /// Objects that nothing feeds: for tests, and for a single look.
     pub fn detached() -> Self {
         Self {
             nodes: Cache::detached(),

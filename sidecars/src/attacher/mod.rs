@@ -1,7 +1,10 @@
 //! `csi-attacher`: fulfils VolumeAttachment objects. Writes no events: all feedback goes into their status.
 
 mod attachment;
+mod explain;
 mod shell;
+
+pub(crate) use explain::refusal;
 
 use std::sync::Arc;
 use std::time::Duration;

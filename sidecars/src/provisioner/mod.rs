@@ -8,6 +8,7 @@ mod claim;
 mod class_parameters;
 mod config;
 mod delete;
+pub(crate) mod explain;
 mod feed;
 mod ledger;
 mod memory;

@@ -1,9 +1,12 @@
 //! `csi-resizer`: expands volumes whose claims ask for more.
 
 mod claim;
+mod explain;
 mod shell;
 mod status;
 mod target;
+
+pub(crate) use explain::refusal;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,8 +5,11 @@
 //! when the driver has given a final answer, so that no snapshot is lost whose answer was.
 
 mod content;
+mod explain;
 mod shell;
 mod status;
+
+pub(crate) use explain::refusal;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,7 +15,11 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use moorline_model::mutant;
+
+use super::node_report;
 
 /// How far the attachment of the volume to the node has come, by its VolumeAttachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,23 @@ pub enum Attachment {
     Attached,
     /// Being taken back.
     Detaching,
+}
+
+impl Attachment {
+    /// How far an attachment has come.
+    pub fn of(attachment: Option<&VolumeAttachment>) -> Self {
+        let Some(attachment) = attachment else {
+            return Self::None;
+        };
+        if attachment.metadata.deletion_timestamp.is_some() {
+            return Self::Detaching;
+        }
+        match &attachment.status {
+            Some(status) if status.attached => Self::Attached,
+            Some(status) if status.attach_error.is_some() => Self::Failed,
+            Some(_) | None => Self::Attaching,
+        }
+    }
 }
 
 /// Whose business the node's attachments are.
@@ -56,6 +77,32 @@ pub struct NodeSeen {
     pub is_healthy: bool,
     /// An admin has declared the node dead.
     pub is_out_of_service: bool,
+}
+
+impl NodeSeen {
+    /// What a node says about the volume that `is_volume` recognises in its lists; `None`: the node is gone.
+    pub fn of(node: Option<&Node>, is_volume: impl Fn(&str) -> bool) -> Self {
+        let Some(node) = node else {
+            return Self {
+                charge: Charge::Nobodys,
+                is_reported: false,
+                is_in_use: false,
+                is_healthy: false,
+                is_out_of_service: false,
+            };
+        };
+        Self {
+            charge: if node_report::is_managed(node) {
+                Charge::Ours
+            } else {
+                Charge::Kubelets
+            },
+            is_reported: node_report::reported_names(node).any(&is_volume),
+            is_in_use: node_report::in_use_names(node).any(&is_volume),
+            is_healthy: node_report::is_ready(node),
+            is_out_of_service: node_report::is_out_of_service(node),
+        }
+    }
 }
 
 /// Everything a decision about a volume on a node rests on.

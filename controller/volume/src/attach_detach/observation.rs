@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use moorline_model::{names, volume};
 use tokio::time::Instant;
 
-use super::attachment::{self, Attachment, Charge, NodeSeen, Seen};
+use super::attachment::{self, Attachment, NodeSeen, Seen};
 use super::shell::AttachDetach;
 use super::{demand, node_report};
 
@@ -52,21 +52,6 @@ impl Volume {
     }
 }
 
-/// How far an attachment has come.
-pub(super) fn state_of(attachment: Option<&VolumeAttachment>) -> Attachment {
-    let Some(attachment) = attachment else {
-        return Attachment::None;
-    };
-    if attachment.metadata.deletion_timestamp.is_some() {
-        return Attachment::Detaching;
-    }
-    match &attachment.status {
-        Some(status) if status.attached => Attachment::Attached,
-        Some(status) if status.attach_error.is_some() => Attachment::Failed,
-        Some(_) | None => Attachment::Attaching,
-    }
-}
-
 impl AttachDetach {
     /// What there is to know about a PV, whether or not it exists.
     pub(super) fn volume(&self, pv_name: &str) -> Volume {
@@ -103,7 +88,7 @@ impl AttachDetach {
     pub(super) fn see(&self, volume: &Volume, node_name: &str) -> Option<(String, Seen)> {
         let attachment_name = volume.attachment_name(node_name)?;
         let attachment = self.attachments.get(None, &attachment_name);
-        let state = state_of(attachment.as_deref());
+        let state = Attachment::of(attachment.as_deref());
         let is_wanted = volume.wanting.contains_key(node_name);
         let is_idle = !is_wanted && state != Attachment::None;
         let mut blocking_nodes: Vec<String> = volume
@@ -111,7 +96,7 @@ impl AttachDetach {
             .filter(|other| other.spec.node_name != node_name && volume.is_for_one_node)
             // Read again: an attachment made a moment ago isn't in the list yet.
             .map(|other| (other, self.attachments.get(None, &other.name_any())))
-            .filter(|(_, current)| attachment::blocks_others(state_of(current.as_deref())))
+            .filter(|(_, current)| attachment::blocks_others(Attachment::of(current.as_deref())))
             .map(|(other, _)| other.spec.node_name.clone())
             .collect();
         blocking_nodes.sort();
@@ -126,37 +111,10 @@ impl AttachDetach {
     }
 
     fn see_node(&self, volume: &Volume, node_name: &str, attachment_name: &str) -> NodeSeen {
-        let Some(node) = self.nodes.get(None, node_name) else {
-            return NodeSeen {
-                charge: Charge::Nobodys,
-                is_reported: false,
-                is_in_use: false,
-                is_healthy: false,
-                is_out_of_service: false,
-            };
-        };
-        let is_managed = node_report::is_managed(&node);
-        NodeSeen {
-            charge: if is_managed {
-                Charge::Ours
-            } else {
-                Charge::Kubelets
-            },
-            is_reported: lists(
-                volume,
-                node_report::reported_names(&node),
-                attachment_name,
-                node_name,
-            ),
-            is_in_use: lists(
-                volume,
-                node_report::in_use_names(&node),
-                attachment_name,
-                node_name,
-            ),
-            is_healthy: node_report::is_ready(&node),
-            is_out_of_service: node_report::is_out_of_service(&node),
-        }
+        let node = self.nodes.get(None, node_name);
+        NodeSeen::of(node.as_deref(), |name| {
+            lists(volume, std::iter::once(name), attachment_name, node_name)
+        })
     }
 
     fn unwanted_for(&self, attachment_name: &str, is_idle: bool) -> Duration {

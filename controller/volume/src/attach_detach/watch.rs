@@ -9,7 +9,7 @@ use moorline_model::{claim, pod};
 use moorline_runtime::{Cache, Change, EventType, Index};
 
 use super::attachment::Attachment;
-use super::observation::{pv_name_of, state_of};
+use super::observation::pv_name_of;
 use super::shell::AttachDetach;
 use super::{demand, node_report};
 
@@ -122,7 +122,7 @@ impl AttachDetach {
         let Some(pv_name) = pv_name_of(new) else {
             return;
         };
-        let is_attached = |attachment| state_of(Some(attachment)) == Attachment::Attached;
+        let is_attached = |attachment| Attachment::of(Some(attachment)) == Attachment::Attached;
         let node_name = &new.spec.node_name;
         if is_attached(new) && !is_attached(old) {
             let message = format!("PersistentVolume {pv_name:?} is attached");

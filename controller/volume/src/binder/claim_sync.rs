@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus};
 use k8s_openapi::api::storage::v1::StorageClass;
 use moorline_model::claim::ClaimPhase;
 use moorline_model::volume::PvPhase;
@@ -70,6 +70,31 @@ pub fn decide(seen: &ClaimSeen) -> ClaimNext {
         (true, None, _) => lost(&seen.claim, Why::NameLost),
         (true, Some(name), None) => lost(&seen.claim, Why::PvLost { pv: name.to_string() }),
         (true, Some(name), Some(pv)) => bound_once(&seen.claim, name, pv),
+    }
+}
+
+/// Why the claim isn't bound, whatever of its status is already written; `None`: it is, or it is about to be. What
+/// [`decide`] would say while it writes, for people who ask later.
+pub fn why(seen: &ClaimSeen) -> Option<Why> {
+    match decide(seen) {
+        Wait(why) | Refuse(why) | Do(Step::LoseClaim(why)) => Some(why),
+        Settled if claim::phase(&seen.claim) == Some(ClaimPhase::Lost) => why(&pending(seen)),
+        // With the status that this would write.
+        Do(Step::ResetClaim) => why(&pending(seen)),
+        Settled | Do(_) => None,
+    }
+}
+
+/// The same with a status that says only that it is Pending.
+fn pending(seen: &ClaimSeen) -> ClaimSeen {
+    let mut claim = PersistentVolumeClaim::clone(&seen.claim);
+    claim.status = Some(PersistentVolumeClaimStatus {
+        phase: Some(ClaimPhase::Pending.as_str().to_string()),
+        ..Default::default()
+    });
+    ClaimSeen {
+        claim: Arc::new(claim),
+        ..seen.clone()
     }
 }
 
@@ -234,7 +259,7 @@ fn is_status_bare(claim: &PersistentVolumeClaim, phase: ClaimPhase) -> bool {
 }
 
 /// The chain of errors in one line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

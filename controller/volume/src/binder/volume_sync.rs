@@ -104,6 +104,31 @@ pub fn decide(seen: &VolumeSeen) -> VolumeNext {
     }
 }
 
+/// Why the PV is neither free nor in use, whatever of its status is already written. What [`decide`] says or said
+/// while it wrote, for people who ask later.
+pub fn why(seen: &VolumeSeen) -> Option<Why> {
+    match decide(seen) {
+        Refuse(why) | Do(Step::FailPv(why)) => Some(why),
+        Settled => match (volume::phase(&seen.pv), volume::reclaim_policy(&seen.pv)) {
+            (PvPhase::Failed, _) => why(&released(seen)),
+            (PvPhase::Released, Some(ReclaimPolicy::Delete)) => Some(Why::Deleting),
+            (PvPhase::Released, _) => Some(Why::Retained),
+            (PvPhase::Pending | PvPhase::Available | PvPhase::Bound, _) => None,
+        },
+        AwaitClaim | Do(_) => None,
+    }
+}
+
+/// The same before its policy was tried.
+fn released(seen: &VolumeSeen) -> VolumeSeen {
+    let mut pv = PersistentVolume::clone(&seen.pv);
+    pv.status.get_or_insert_default().phase = Some(PvPhase::Released.as_str().to_string());
+    VolumeSeen {
+        pv: Arc::new(pv),
+        claim: seen.claim.clone(),
+    }
+}
+
 fn bond(pv: &PersistentVolume, claim: &PersistentVolumeClaim) -> Bond {
     match claim::volume_name(claim) {
         None => Bond::Open,

@@ -1,6 +1,7 @@
 //! Why a claim or PV waits or was refused, and how users are told.
 
 use moorline_model::volume_match::Mismatch;
+use moorline_model::{Actor, Explanation};
 use moorline_runtime::EventType;
 
 /// The reason for not going on, or for giving up a link. Renders to the event's type, reason and message.
@@ -75,6 +76,10 @@ pub enum Why {
     NoRecycler,
     /// A reclaim policy that this version doesn't know.
     PolicyUnknown,
+    /// Policy Retain and its claim gone: an admin decides. Users aren't told, it is what they asked for.
+    Retained,
+    /// Policy Delete, and its provisioner has still to delete the volume.
+    Deleting,
 }
 
 /// What an event says, without the object it is about.
@@ -91,29 +96,58 @@ pub struct Telling {
 impl Why {
     /// The event to write, if users are told at all.
     pub fn telling(&self) -> Option<Telling> {
-        use EventType::{Normal, Warning};
-        let (event_type, reason) = match self {
-            Why::NoConsumer => (Normal, "WaitForFirstConsumer"),
-            Why::PodsNotScheduled(_) => (Normal, "WaitForPodScheduled"),
-            Why::NoMatchNoClass => (Normal, "FailedBinding"),
-            Why::Provisioning { .. } => (Normal, "ExternalProvisioning"),
-            Why::ClassMissing { .. } | Why::ProvisionerUnknown { .. } => (Warning, "ProvisioningFailed"),
-            Why::PvUnfit { .. } | Why::VolumeModeDiffers => (Warning, "VolumeMismatch"),
-            Why::PvTaken { .. } | Why::RequestUnreadable(_) | Why::PvWithoutCapacity { .. } => {
-                (Warning, "FailedBinding")
-            }
-            Why::NameLost | Why::PvLost { .. } => (Warning, "ClaimLost"),
-            Why::Misbound { .. } => (Warning, "ClaimMisbound"),
-            Why::NoDeleter => (Warning, "VolumeFailedDelete"),
-            Why::NoRecycler => (Warning, "VolumeFailedRecycle"),
-            Why::PolicyUnknown => (Warning, "VolumeUnknownReclaimPolicy"),
-            Why::ProvisioningOff | Why::PvNotThere { .. } => return None,
-        };
         Some(Telling {
-            event_type,
-            reason,
+            event_type: self.event_type()?,
+            reason: self.reason(),
             message: self.message(),
         })
+    }
+
+    fn event_type(&self) -> Option<EventType> {
+        match self {
+            Why::NoConsumer | Why::PodsNotScheduled(_) | Why::NoMatchNoClass | Why::Provisioning { .. } => {
+                Some(EventType::Normal)
+            }
+            Why::ClassMissing { .. }
+            | Why::ProvisionerUnknown { .. }
+            | Why::RequestUnreadable(_)
+            | Why::PvUnfit { .. }
+            | Why::PvTaken { .. }
+            | Why::PvWithoutCapacity { .. }
+            | Why::NameLost
+            | Why::PvLost { .. }
+            | Why::Misbound { .. }
+            | Why::VolumeModeDiffers
+            | Why::NoDeleter
+            | Why::NoRecycler
+            | Why::PolicyUnknown => Some(EventType::Warning),
+            // What somebody asked for, or what somebody else tells about.
+            Why::ProvisioningOff | Why::PvNotThere { .. } | Why::Retained | Why::Deleting => None,
+        }
+    }
+
+    /// One word; upstream's, where users are told.
+    fn reason(&self) -> &'static str {
+        match self {
+            Why::NoConsumer => "WaitForFirstConsumer",
+            Why::PodsNotScheduled(_) => "WaitForPodScheduled",
+            Why::Provisioning { .. } => "ExternalProvisioning",
+            Why::ProvisioningOff => "ProvisioningOff",
+            Why::ClassMissing { .. } | Why::ProvisionerUnknown { .. } => "ProvisioningFailed",
+            Why::PvNotThere { .. } => "VolumeMissing",
+            Why::PvUnfit { .. } | Why::VolumeModeDiffers => "VolumeMismatch",
+            Why::NoMatchNoClass
+            | Why::PvTaken { .. }
+            | Why::RequestUnreadable(_)
+            | Why::PvWithoutCapacity { .. } => "FailedBinding",
+            Why::NameLost | Why::PvLost { .. } => "ClaimLost",
+            Why::Misbound { .. } => "ClaimMisbound",
+            Why::NoDeleter => "VolumeFailedDelete",
+            Why::NoRecycler => "VolumeFailedRecycle",
+            Why::PolicyUnknown => "VolumeUnknownReclaimPolicy",
+            Why::Retained => "Retained",
+            Why::Deleting => "AwaitingDeletion",
+        }
     }
 
     /// For people: what is the matter, and what comes or helps next.
@@ -167,6 +201,239 @@ impl Why {
                 "volumes of this kind can't be recycled; use reclaim policy Retain or Delete".to_string()
             }
             Why::PolicyUnknown => "the reclaim policy is unknown; use Retain or Delete".to_string(),
+            Why::Retained => {
+                "its claim is gone, and reclaim policy Retain keeps the volume with its data".to_string()
+            }
+            Why::Deleting => "its claim is gone, and the provisioner has to delete the volume".to_string(),
+        }
+    }
+
+    /// The reason with whose move it is, and what that one can do.
+    pub fn explanation(&self) -> Explanation {
+        Explanation::new(self.reason(), self.message(), self.actor(), self.advice())
+    }
+
+    fn actor(&self) -> Actor {
+        match self {
+            Why::NoConsumer
+            | Why::NoMatchNoClass
+            | Why::RequestUnreadable(_)
+            | Why::PvUnfit { .. }
+            | Why::PvTaken { .. }
+            | Why::VolumeModeDiffers => Actor::User,
+            Why::PodsNotScheduled(_) => Actor::Scheduler,
+            Why::Provisioning { .. } | Why::Deleting => Actor::Provisioner,
+            Why::ProvisioningOff
+            | Why::ClassMissing { .. }
+            | Why::ProvisionerUnknown { .. }
+            | Why::PvNotThere { .. }
+            | Why::PvWithoutCapacity { .. }
+            | Why::NameLost
+            | Why::PvLost { .. }
+            | Why::Misbound { .. }
+            | Why::NoDeleter
+            | Why::NoRecycler
+            | Why::PolicyUnknown
+            | Why::Retained => Actor::Admin,
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self {
+            Why::NoConsumer => "create a pod that uses the claim".into(),
+            Why::PodsNotScheduled(pods) => format!("see why it has no node: moorline diagnose pod {}", pods.join(" ")),
+            Why::NoMatchNoClass => {
+                "name a StorageClass in the claim, have one marked as default, or create a PersistentVolume that fits"
+                    .into()
+            }
+            Why::Provisioning { provisioner } => {
+                format!("check that the provisioner {provisioner:?} runs and what it logs")
+            }
+            Why::ProvisionerUnknown { .. } => {
+                "create a PersistentVolume that fits; nothing makes one for this class".into()
+            }
+            Why::Deleting => "check that the driver's csi-provisioner runs and what it logs".into(),
+            Why::ProvisioningOff => "create a PersistentVolume that fits, or switch provisioning on".into(),
+            Why::ClassMissing { class } => {
+                format!("create StorageClass {class:?}, or make the claim anew with a class that exists: kubectl get storageclass")
+            }
+            Why::RequestUnreadable(_) => "make the claim anew with a request that can be read".into(),
+            Why::PvNotThere { pv } => format!("create PersistentVolume {pv:?}, or make the claim anew without spec.volumeName"),
+            Why::PvUnfit { pv, .. } => {
+                format!("make the claim anew so that it fits {pv:?}, or without spec.volumeName")
+            }
+            Why::PvTaken { pv, .. } => {
+                format!("choose another volume than {pv:?}, or let the admin clear its spec.claimRef if its claim is gone")
+            }
+            Why::VolumeModeDiffers => "make the claim anew with the volumeMode of the volume".into(),
+            Why::PvWithoutCapacity { pv } => format!("set spec.capacity.storage of {pv:?}"),
+            Why::NameLost | Why::PvLost { .. } | Why::Misbound { .. } => {
+                "restore the PersistentVolume from a backup, or delete the claim; its data is not reachable through it"
+                    .into()
+            }
+            Why::NoDeleter => "delete the data in the storage, then the PersistentVolume".into(),
+            Why::NoRecycler | Why::PolicyUnknown => "set spec.persistentVolumeReclaimPolicy to Retain or Delete".into(),
+            Why::Retained => {
+                "save the data and delete the volume, or clear its spec.claimRef so that another claim can have it".into()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
+    fn each_reason_names_who_has_to_act_and_what_with() {
+        let pv = || "pv1".to_string();
+        let provisioner = || "csi.example.com".to_string();
+        let taken = |is_own_link| Why::PvTaken {
+            pv: pv(),
+            is_own_link,
+        };
+        let cases = [
+            (
+                Why::NoConsumer,
+                "WaitForFirstConsumer",
+                Actor::User,
+                "create a pod",
+            ),
+            (
+                Why::PodsNotScheduled(vec!["web".to_string()]),
+                "WaitForPodScheduled",
+                Actor::Scheduler,
+                "moorline diagnose pod web",
+            ),
+            (
+                Why::NoMatchNoClass,
+                "FailedBinding",
+                Actor::User,
+                "name a StorageClass",
+            ),
+            (
+                Why::Provisioning {
+                    provisioner: provisioner(),
+                },
+                "ExternalProvisioning",
+                Actor::Provisioner,
+                "\"csi.example.com\" runs",
+            ),
+            (
+                Why::ProvisioningOff,
+                "ProvisioningOff",
+                Actor::Admin,
+                "switch provisioning on",
+            ),
+            (
+                Why::ClassMissing {
+                    class: "fast".to_string(),
+                },
+                "ProvisioningFailed",
+                Actor::Admin,
+                "create StorageClass \"fast\"",
+            ),
+            (
+                Why::ProvisionerUnknown {
+                    provisioner: provisioner(),
+                },
+                "ProvisioningFailed",
+                Actor::Admin,
+                "create a PersistentVolume",
+            ),
+            (
+                Why::RequestUnreadable("size".to_string()),
+                "FailedBinding",
+                Actor::User,
+                "make the claim anew",
+            ),
+            (
+                Why::PvNotThere { pv: pv() },
+                "VolumeMissing",
+                Actor::Admin,
+                "create PersistentVolume \"pv1\"",
+            ),
+            (
+                Why::PvUnfit {
+                    pv: pv(),
+                    mismatch: Mismatch::TooSmall,
+                },
+                "VolumeMismatch",
+                Actor::User,
+                "fits \"pv1\"",
+            ),
+            (
+                taken(false),
+                "FailedBinding",
+                Actor::User,
+                "another volume than \"pv1\"",
+            ),
+            (
+                taken(true),
+                "FailedBinding",
+                Actor::User,
+                "another volume than \"pv1\"",
+            ),
+            (
+                Why::PvWithoutCapacity { pv: pv() },
+                "FailedBinding",
+                Actor::Admin,
+                "spec.capacity.storage of \"pv1\"",
+            ),
+            (Why::NameLost, "ClaimLost", Actor::Admin, "from a backup"),
+            (
+                Why::PvLost { pv: pv() },
+                "ClaimLost",
+                Actor::Admin,
+                "from a backup",
+            ),
+            (
+                Why::Misbound { pv: pv() },
+                "ClaimMisbound",
+                Actor::Admin,
+                "from a backup",
+            ),
+            (
+                Why::VolumeModeDiffers,
+                "VolumeMismatch",
+                Actor::User,
+                "with the volumeMode",
+            ),
+            (
+                Why::NoDeleter,
+                "VolumeFailedDelete",
+                Actor::Admin,
+                "delete the data",
+            ),
+            (
+                Why::NoRecycler,
+                "VolumeFailedRecycle",
+                Actor::Admin,
+                "Retain or Delete",
+            ),
+            (
+                Why::PolicyUnknown,
+                "VolumeUnknownReclaimPolicy",
+                Actor::Admin,
+                "Retain or Delete",
+            ),
+            (Why::Retained, "Retained", Actor::Admin, "save the data"),
+            (
+                Why::Deleting,
+                "AwaitingDeletion",
+                Actor::Provisioner,
+                "csi-provisioner runs",
+            ),
+        ];
+        for (why, reason, actor, advice) in cases {
+            let found = why.explanation();
+            assert_eq!((found.reason, found.actor), (reason, actor), "{why:?}");
+            assert!(found.advice.contains(advice), "{why:?}: {}", found.advice);
+            assert_eq!(found.message, why.message());
+            if let Some(telling) = why.telling() {
+                assert_eq!((telling.reason, telling.message), (reason, found.message));
+            }
         }
     }
 }

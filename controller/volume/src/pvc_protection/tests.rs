@@ -64,6 +64,32 @@ fn decisions() {
 }
 
 #[test]
+fn why_a_claim_stays() {
+    let pod = |name: &str, claim: &str| -> Arc<Pod> {
+        let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);
+        let pod = json!({
+            "metadata": {"namespace": "ns", "name": name, "uid": name},
+            "spec": {"containers": [], "nodeName": "n1", "volumes": volumes},
+        });
+        Arc::new(serde_json::from_value(pod).unwrap())
+    };
+    let ours = &[keys::PVC_PROTECTION][..];
+    let pods = [pod("b", "web-data"), pod("other", "logs"), pod("a", "web-data")];
+    assert_eq!(why_held(&claim(false, ours), &pods), None);
+    assert_eq!(
+        why_held(&claim(true, &["a/b"]), &pods),
+        None,
+        "somebody else keeps it"
+    );
+    let used = why_held(&claim(true, ours), &pods).unwrap();
+    assert_eq!((used.reason, used.actor), ("ClaimInUse", Actor::User));
+    assert!(used.message.contains("pods still use it: a, b;"), "{used:?}");
+    assert!(used.advice.ends_with("kubectl delete pod a b -n ns"), "{used:?}");
+    let free = why_held(&claim(true, ours), &pods[1..2]).unwrap();
+    assert_eq!((free.reason, free.actor), ("DeletionAllowed", Actor::Protection));
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "one flat table")]
 fn users() {
     let direct = |claim: &str| json!([{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]);

@@ -1,6 +1,7 @@
 //! Why a snapshot gets no further now. The reasons of events are upstream's.
 
 use moorline_model::secret_template::TemplateError;
+use moorline_model::{Actor, Explanation};
 use thiserror::Error;
 
 /// The trouble with a snapshot; displayed, it is what users read.
@@ -115,5 +116,115 @@ impl Why {
     /// Whether it is written into the snapshot's status, with `readyToUse: false`; else it is only told.
     pub fn is_in_status(&self) -> bool {
         !matches!(self, Why::Restoring)
+    }
+
+    /// The reason with whose move it is, and what that one can do.
+    pub fn explanation(&self) -> Explanation {
+        let (actor, advice) = match self {
+            Why::Source => (Actor::User, "make the snapshot anew with exactly one source".to_string()),
+            Why::NoClass(class) => (
+                Actor::Admin,
+                format!("create VolumeSnapshotClass {class:?}, or make the snapshot anew with one that exists"),
+            ),
+            Why::NoDefaultClass(_) => (
+                Actor::User,
+                "make the snapshot anew and name a class, or have one marked as default".to_string(),
+            ),
+            Why::SeveralDefaultClasses { .. } => {
+                (Actor::Admin, "leave one of the classes marked as default".to_string())
+            }
+            Why::ContentMissing(_) | Why::Misbound(_) => (
+                Actor::User,
+                "the data is gone or belongs to another snapshot: delete the VolumeSnapshot and take a new one".to_string(),
+            ),
+            Why::ContentMisbound { .. } | Why::ContentIsStatic(_) | Why::ContentIsDynamic(_) => (
+                Actor::Admin,
+                "make snapshot and content name each other, or delete the one that is wrong".to_string(),
+            ),
+            Why::NoClaim(claim) | Why::ClaimDeleting(claim) => (
+                Actor::User,
+                format!("make the snapshot anew of a claim that stays; {claim:?} is gone or going"),
+            ),
+            Why::ClaimNotBound(claim) | Why::VolumeMisbound(claim) => (
+                Actor::User,
+                format!("see why the claim has no volume: moorline diagnose pvc {claim}"),
+            ),
+            Why::NotCsi(_) => (
+                Actor::User,
+                "only CSI volumes can have snapshots: delete the VolumeSnapshot, and back the data up another way"
+                    .to_string(),
+            ),
+            Why::NoNode(_) => (
+                Actor::Admin,
+                "bring back a node that the volume's nodeAffinity allows, with the driver on it".to_string(),
+            ),
+            Why::ForeignClass { volume_driver, .. } => (
+                Actor::User,
+                format!("make the snapshot anew with a class of driver {volume_driver:?}"),
+            ),
+            Why::Secret(_) => (Actor::Admin, "correct the secrets in the class's parameters".to_string()),
+            Why::Restoring => (
+                Actor::Provisioner,
+                "wait until the claim that is being filled from it is bound, or delete that claim".to_string(),
+            ),
+        };
+        Explanation::new(self.reason(), self.to_string(), actor, advice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_names_who_has_to_act_and_what_with() {
+        let name = || "x".to_string();
+        let several = Why::SeveralDefaultClasses {
+            driver: name(),
+            classes: vec!["a".to_string(), "b".to_string()],
+        };
+        let misbound = Why::ContentMisbound {
+            content: name(),
+            namespace: "ns".to_string(),
+            name: "s".to_string(),
+        };
+        let foreign = Why::ForeignClass {
+            class: name(),
+            class_driver: "d1".to_string(),
+            volume_driver: "d2".to_string(),
+        };
+        let cases = [
+            (Why::Source, Actor::User, "exactly one source"),
+            (
+                Why::NoClass(name()),
+                Actor::Admin,
+                "create VolumeSnapshotClass \"x\"",
+            ),
+            (Why::NoDefaultClass(name()), Actor::User, "name a class"),
+            (several, Actor::Admin, "leave one"),
+            (Why::ContentMissing(name()), Actor::User, "take a new one"),
+            (Why::Misbound(name()), Actor::User, "take a new one"),
+            (misbound, Actor::Admin, "name each other"),
+            (Why::ContentIsStatic(name()), Actor::Admin, "name each other"),
+            (Why::ContentIsDynamic(name()), Actor::Admin, "name each other"),
+            (Why::NoClaim(name()), Actor::User, "gone or going"),
+            (Why::ClaimDeleting(name()), Actor::User, "gone or going"),
+            (Why::ClaimNotBound(name()), Actor::User, "moorline diagnose pvc x"),
+            (
+                Why::VolumeMisbound(name()),
+                Actor::User,
+                "moorline diagnose pvc x",
+            ),
+            (Why::NotCsi(name()), Actor::User, "another way"),
+            (Why::NoNode(name()), Actor::Admin, "nodeAffinity allows"),
+            (foreign, Actor::User, "a class of driver \"d2\""),
+            (Why::Restoring, Actor::Provisioner, "being filled"),
+        ];
+        for (why, actor, advice) in cases {
+            let found = why.explanation();
+            assert_eq!((found.reason, found.actor), (why.reason(), actor), "{why:?}");
+            assert_eq!(found.message, why.to_string());
+            assert!(found.advice.contains(advice), "{why:?}: {}", found.advice);
+        }
     }
 }

@@ -363,3 +363,41 @@ fn claim_that_was_bound() {
         ("B5: told already", seen(lost(), Some(pv(link("other")))), Settled),
     ]);
 }
+
+/// Name, facts, the answer.
+type WhyCase<'a> = (&'a str, ClaimSeen, Option<Why>);
+
+#[test]
+fn why_says_the_same_before_and_after_the_status_is_written() {
+    let pv1 = || "pv1".to_string();
+    let of = |patch: Value, pv: Option<Arc<PersistentVolume>>| seen(claim(patch), pv);
+    let new = json!({"status": null});
+    let stale = json!({"status": {"phase": "Pending", "capacity": {"storage": "1Gi"}}});
+    let lost = || completed(json!({"phase": "Lost"}));
+    let bound = || completed(bound_status());
+    let missing_class = json!({"spec": {"storageClassName": "fast"}});
+    let cases: Vec<WhyCase<'_>> = vec![
+        ("Pending", of(json!({}), None), Some(Why::NoMatchNoClass)),
+        ("not written yet", of(new, None), Some(Why::NoMatchNoClass)),
+        ("to be written anew", of(stale, None), Some(Why::NoMatchNoClass)),
+        (
+            "class is missing",
+            of(missing_class, None),
+            Some(Why::ClassMissing {
+                class: "fast".to_string(),
+            }),
+        ),
+        ("losing", seen(bound(), None), Some(Why::PvLost { pv: pv1() })),
+        ("lost", seen(lost(), None), Some(Why::PvLost { pv: pv1() })),
+        (
+            "lost to another claim",
+            seen(lost(), Some(pv(link("other")))),
+            Some(Why::Misbound { pv: pv1() }),
+        ),
+        ("bound", seen(bound(), Some(pv(linked_and_bound()))), None),
+        ("about to be bound", of(json!({}), Some(pv(json!({})))), None),
+    ];
+    for (name, seen, expected) in cases {
+        assert_eq!(why(&seen), expected, "{name}");
+    }
+}

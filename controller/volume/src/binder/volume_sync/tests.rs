@@ -243,3 +243,49 @@ fn certainty_about_the_claim() {
         assert_eq!(confirm(&pv, cached), expected, "{name}");
     }
 }
+
+#[test]
+fn why_says_the_same_before_and_after_the_status_is_written() {
+    let recycle = |phase: &str| linked(policy("Recycle", phase));
+    let block = || linked(json!({"spec": {"volumeMode": "Block"}}));
+    let cases = [
+        ("free", pv(json!({})), None, None),
+        ("bound", linked(phase("Bound")), naming("pv1"), None),
+        (
+            "kept",
+            linked(policy("Retain", "Released")),
+            None,
+            Some(Why::Retained),
+        ),
+        (
+            "going",
+            linked(policy("Delete", "Released")),
+            None,
+            Some(Why::Deleting),
+        ),
+        (
+            "going, failed once",
+            linked(policy("Delete", "Failed")),
+            None,
+            Some(Why::Deleting),
+        ),
+        ("failing", recycle("Released"), None, Some(Why::NoRecycler)),
+        ("failed", recycle("Failed"), None, Some(Why::NoRecycler)),
+        (
+            "modes differ",
+            block(),
+            Some(claim(json!({}))),
+            Some(Why::VolumeModeDiffers),
+        ),
+        ("about to be released", linked(phase("Bound")), None, None),
+        (
+            "the claim's turn",
+            linked(json!({})),
+            Some(claim(json!({}))),
+            None,
+        ),
+    ];
+    for (name, pv, claim, expected) in cases {
+        assert_eq!(why(&VolumeSeen { pv, claim }), expected, "{name}");
+    }
+}
