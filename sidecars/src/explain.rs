@@ -83,10 +83,7 @@ pub fn snapshotting(
 
 /// What a provisioner's event says about a failed `CreateVolume`, by the class of its status code.
 pub fn create_failed(told: &str) -> Explanation {
-    let code = told
-        .split_once("code = ")
-        .and_then(|(_, rest)| rest.split_whitespace().next());
-    let failure = code.and_then(code_named).map(|code| {
+    let failure = told_code(told).map(|code| {
         // The text after the code isn't needed to classify it.
         rpc_class::create_volume(&Status::new(code, ""))
     });
@@ -109,6 +106,29 @@ pub fn create_failed(told: &str) -> Explanation {
         ),
     };
     Explanation::new("ProvisioningFailed", told, actor, advice)
+}
+
+/// What a part says that its driver answered to any other call: a lost answer is that part's business, which asks again;
+/// everything else needs somebody who looks after the driver.
+pub fn failed(reason: &'static str, told: String, part: Actor) -> Explanation {
+    let code = told_code(&told);
+    let is_uncertain = code.is_some_and(|code| {
+        let status = Status::new(code, "");
+        rpc_class::create_volume(&status) == CreateFailure::Uncertain
+    });
+    if is_uncertain {
+        let advice = "the driver gave no final answer and is asked again; see what it logs";
+        Explanation::new(reason, told, part, advice)
+    } else {
+        let advice = "remove the cause that the driver names; it is asked again by itself";
+        Explanation::new(reason, told, Actor::Admin, advice)
+    }
+}
+
+/// The status code in a message.
+fn told_code(told: &str) -> Option<Code> {
+    let (_, rest) = told.split_once("code = ")?;
+    code_named(rest.split_whitespace().next()?)
 }
 
 fn code_named(name: &str) -> Option<Code> {
@@ -217,6 +237,22 @@ mod tests {
         for (told, actor) in cases {
             let found = create_failed(told);
             assert_eq!((found.actor, found.message.as_str()), (actor, told));
+        }
+    }
+
+    #[test]
+    fn a_lost_answer_is_asked_for_again_and_a_refusal_needs_somebody() {
+        let cases = [
+            ("rpc error: code = DeadlineExceeded desc = x", Actor::Attacher),
+            ("rpc error: code = Unavailable desc = x", Actor::Attacher),
+            ("rpc error: code = FailedPrecondition desc = x", Actor::Admin),
+            ("code = Nonsense", Actor::Admin),
+            ("no code at all", Actor::Admin),
+        ];
+        for (told, actor) in cases {
+            let found = failed("FailedAttachVolume", told.to_string(), Actor::Attacher);
+            assert_eq!((found.actor, found.message.as_str()), (actor, told));
+            assert_eq!(found.reason, "FailedAttachVolume");
         }
     }
 

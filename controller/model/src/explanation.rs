@@ -20,6 +20,8 @@ pub enum Actor {
     SnapshotController,
     /// Finalizers of claims and volumes.
     Protection,
+    /// The controller that makes claims from pods' templates.
+    Ephemeral,
     /// The scheduler.
     Scheduler,
     /// csi-provisioner, and the driver behind it.
@@ -46,6 +48,7 @@ impl Actor {
             Self::AttachDetach => "attachdetach-controller",
             Self::SnapshotController => "snapshot-controller",
             Self::Protection => "protection-controller",
+            Self::Ephemeral => "ephemeral-volume-controller",
             Self::Scheduler => "scheduler",
             Self::Provisioner => "csi-provisioner",
             Self::Attacher => "csi-attacher",
@@ -71,6 +74,7 @@ impl fmt::Display for Actor {
             Self::AttachDetach => "the attach/detach controller",
             Self::SnapshotController => "the snapshot controller",
             Self::Protection => "the protection controllers (pvc-protection, pv-protection)",
+            Self::Ephemeral => "the ephemeral volume controller",
             Self::Scheduler => "the scheduler",
             Self::Provisioner => "csi-provisioner and its driver",
             Self::Attacher => "csi-attacher and its driver",
@@ -125,6 +129,7 @@ mod tests {
             Actor::AttachDetach,
             Actor::SnapshotController,
             Actor::Protection,
+            Actor::Ephemeral,
             Actor::Scheduler,
             Actor::Provisioner,
             Actor::Attacher,

@@ -27,7 +27,7 @@ use moorline_model::snapshot::{
 use moorline_runtime::{Backoff, Index, Informers, Queue, Recorder, run_workers, until_served};
 use tokio_util::sync::CancellationToken;
 
-pub use claim_hold::{Hold, may_release};
+pub use claim_hold::{Hold, is_waiting, may_release};
 pub use content_sync::{ContentNext, decide as decide_content};
 pub use snapshot_sync::{Next, Seen, Step, decide as decide_snapshot};
 pub use status::{News, project};

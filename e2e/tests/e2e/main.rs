@@ -8,6 +8,7 @@ mod command_line;
 mod crash;
 mod demo;
 mod deploy;
+mod diagnose;
 mod driver_serving;
 mod dropin_snapshots;
 mod dropins;

@@ -37,6 +37,8 @@ pub enum Command {
     Demo(Demo),
     /// Stop what a cluster left running in its state directory: containers, mounts, loop devices.
     Down(Down),
+    /// Say why a claim, volume, pod, attachment or snapshot gets no further, who has to act, and what to do.
+    Diagnose(crate::diagnose::Args),
     /// Container images in the store of a state directory.
     Image(Image),
     /// Run the reference CSI driver alone, under any Kubernetes; or begin a driver of your own.
@@ -67,7 +69,7 @@ impl Command {
             }
             // These answer on standard output; only what a person must act on belongs beside that.
             Self::Demo(_) => "error",
-            Self::Down(_) | Self::Image(_) => "warn",
+            Self::Down(_) | Self::Image(_) | Self::Diagnose(_) => "warn",
         }
     }
 }

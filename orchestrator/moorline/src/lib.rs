@@ -6,6 +6,7 @@
 pub mod args;
 pub mod cluster;
 pub mod demo;
+pub mod diagnose;
 pub mod down;
 pub mod image;
 pub mod privilege;
@@ -73,6 +74,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Up(up) => up::run(up).await,
             Command::Demo(demo) => demo::run(demo).await,
             Command::Down(down) => down::run(down).await,
+            Command::Diagnose(diagnose) => Box::pin(diagnose::run(diagnose)).await,
             Command::Image(image) => image::run(image).await,
             Command::Driver(driver) => driver::run(*driver).await,
             Command::Sidecars(sidecars) => Box::pin(sidecars::run(*sidecars)).await,

@@ -1,6 +1,7 @@
 //! How long a claim is kept for the sake of the snapshots that are being cut of it. Pure.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use moorline_model::claim;
 use moorline_model::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 
 /// Whether a snapshot holds the claim that it is taken of.
@@ -45,4 +46,9 @@ pub fn may_release<'a>(
     snapshots
         .into_iter()
         .all(|(snapshot, content)| hold(snapshot, content, claim) == Hold::Free)
+}
+/// Whether a claim may still be filled from the snapshot that it names.
+pub fn is_waiting(claim: &PersistentVolumeClaim) -> bool {
+    claim::volume_name(claim).is_none()
+        && matches!(claim::phase(claim), None | Some(claim::ClaimPhase::Pending))
 }

@@ -16,7 +16,7 @@ use moorline_runtime::{Cache, EventType, Index, Outcome, Queue, Recorder};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::claim_hold::may_release;
+use super::claim_hold::{is_waiting, may_release};
 use super::content_sync::{self, ContentNext};
 use super::snapshot_sync::{self, Next, Seen, Step};
 use super::status::News;
@@ -521,12 +521,6 @@ fn settled_by(written: Result<(), WriteError>) -> Result<Option<Outcome>, kube::
         Err(WriteError::Gone) => Ok(Some(Outcome::Settled)),
         Err(WriteError::Other(error)) => Err(error),
     }
-}
-
-/// Whether a claim may still be filled from the snapshot that it names.
-fn is_waiting(claim: &PersistentVolumeClaim) -> bool {
-    claim::volume_name(claim).is_none()
-        && matches!(claim::phase(claim), None | Some(claim::ClaimPhase::Pending))
 }
 
 /// A status as a merge patch that leaves nothing of an earlier one.
