@@ -32,6 +32,17 @@ pub enum ExpandFailure {
     Final,
 }
 
+/// What is known after a failed `ControllerModifyVolume`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModifyFailure {
+    /// The modification may be under way.
+    Uncertain,
+    /// The volume is as it was, and the same parameters will hardly ever work.
+    Infeasible,
+    /// The volume is as it was.
+    Final,
+}
+
 /// What is known after a failed `CreateSnapshot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotFailure {
@@ -74,6 +85,18 @@ pub fn expand_volume(status: &Status) -> ExpandFailure {
         Code::FailedPrecondition => ExpandFailure::InUse,
         Code::InvalidArgument | Code::OutOfRange | Code::NotFound => ExpandFailure::Infeasible,
         _ => ExpandFailure::Final,
+    }
+}
+
+/// Classifies a failed `ControllerModifyVolume`.
+pub fn modify_volume(status: &Status) -> ModifyFailure {
+    // Exhausted may be a quota of calls as well as of operations: upstream doesn't take it for an end.
+    if is_uncertain(status) || status.code() == Code::ResourceExhausted {
+        return ModifyFailure::Uncertain;
+    }
+    match status.code() {
+        Code::InvalidArgument => ModifyFailure::Infeasible,
+        _ => ModifyFailure::Final,
     }
 }
 
@@ -166,6 +189,13 @@ mod tests {
     }
 
     #[test]
+    fn every_code_of_modify_volume_has_its_class() {
+        use ModifyFailure::{Final as F, Infeasible as I, Uncertain as U};
+        let classes = CODES.map(|code| modify_volume(&Status::new(code, "x")));
+        assert_eq!(classes, [U, F, I, U, F, F, F, U, F, U, F, F, F, U, F, F]);
+    }
+
+    #[test]
     fn every_code_of_create_snapshot_has_its_class() {
         use SnapshotFailure::{Final as F, Uncertain as U};
         let classes = CODES.map(|code| create_snapshot(&Status::new(code, "x")));
@@ -177,6 +207,7 @@ mod tests {
         let lost = Status::from_error(Box::new(std::io::Error::other("broken pipe")));
         assert_eq!(create_volume(&lost), CreateFailure::Uncertain, "{lost:?}");
         assert_eq!(expand_volume(&lost), ExpandFailure::Uncertain);
+        assert_eq!(modify_volume(&lost), ModifyFailure::Uncertain);
         assert_eq!(create_snapshot(&lost), SnapshotFailure::Uncertain);
     }
 

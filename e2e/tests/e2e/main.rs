@@ -3,6 +3,7 @@
 
 mod access;
 mod api;
+mod attributes;
 mod bench;
 mod command_line;
 mod crash;

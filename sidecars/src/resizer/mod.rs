@@ -1,7 +1,8 @@
-//! `csi-resizer`: expands volumes whose claims ask for more.
+//! `csi-resizer`: expands volumes whose claims ask for more, and modifies those whose claims ask for another class.
 
 mod claim;
 mod explain;
+mod modify;
 mod shell;
 mod status;
 mod target;
@@ -35,6 +36,10 @@ pub struct ResizerConfig {
     pub workers: usize,
     /// Between the tries for one claim; the maximum is also how long an infeasible one rests.
     pub retry_interval: Backoff,
+    /// Whether volumes are modified, too, where the driver can (gate `VolumeAttributesClass`).
+    pub modifies: bool,
+    /// The driver is told the names of claim and PV in `ControllerModifyVolume`.
+    pub extra_modify_metadata: bool,
 }
 
 impl ResizerConfig {
@@ -48,12 +53,14 @@ impl ResizerConfig {
                 min: Duration::from_secs(1),
                 max: Duration::from_secs(300),
             },
+            modifies: true,
+            extra_modify_metadata: false,
         }
     }
 }
 
-/// Runs the resizer for one driver until `stop`, with a connection of its own. A driver that can't expand is left
-/// alone.
+/// Runs the resizer for one driver until `stop`, with a connection of its own. A driver that can neither expand nor
+/// modify is left alone.
 ///
 /// # Errors
 /// Final: the driver's address is wrong, or it refuses discovery.
@@ -108,20 +115,56 @@ pub(crate) async fn serve(
     informers: Informers,
     stop: CancellationToken,
 ) {
-    if !can_expand(&driver.facts) {
+    let can_modify = config.modifies && modify::can_modify(&driver.facts);
+    if !can_expand(&driver.facts) && !can_modify {
         stop.cancelled().await;
         return;
     }
+    let component = format!("external-resizer {}", driver.facts.driver_name);
+    let recorder = Recorder::new(informers.client().clone(), &component, "", stop.clone());
+    let expanding = async {
+        if can_expand(&driver.facts) {
+            let serving = expand(
+                config.clone(),
+                driver.clone(),
+                informers.clone(),
+                recorder.clone(),
+                stop.clone(),
+            );
+            Box::pin(serving).await;
+        }
+    };
+    let modifying = async {
+        if config.modifies {
+            let serving = modify::shell::serve(
+                config.clone(),
+                driver.clone(),
+                informers.clone(),
+                recorder.clone(),
+                stop.clone(),
+            );
+            Box::pin(serving).await;
+        }
+    };
+    futures::future::join(expanding, modifying).await;
+    recorder.stopped().await;
+}
+
+async fn expand(
+    config: ResizerConfig,
+    driver: Driver,
+    informers: Informers,
+    recorder: Recorder,
+    stop: CancellationToken,
+) {
     let workers = config.workers;
     let queue_name = format!("{}-pvc", driver.facts.driver_name);
     let queue = Queue::new(config.retry_interval).observed(&driver.connection.metrics().queues, &queue_name);
-    let component = format!("external-resizer {}", driver.facts.driver_name);
-    let recorder = Recorder::new(informers.client().clone(), &component, "", stop.clone());
     let resizer = Arc::new(Resizer {
         client: informers.client().clone(),
         claims: informers.cache(),
         pvs: informers.cache(),
-        recorder: recorder.clone(),
+        recorder,
         marks: Mutex::default(),
         driver,
         config,
@@ -141,7 +184,6 @@ pub(crate) async fn serve(
         async move { resizer.reconcile(key).await }
     })
     .await;
-    recorder.stopped().await;
 }
 
 impl Resizer {

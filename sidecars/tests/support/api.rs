@@ -199,8 +199,8 @@ impl Api {
 
     async fn answer(&self, request: Request<kube::client::Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        if parts.uri.path() == "/apis/snapshot.storage.k8s.io/v1" {
-            return respond(200, &snapshot_kinds());
+        if let Some(kinds) = discovery(parts.uri.path()) {
+            return respond(200, &kinds);
         }
         let body = body.collect().await.expect("request body").to_bytes();
         let target = parse(parts.uri.path());
@@ -360,19 +360,25 @@ impl Api {
     }
 }
 
-/// Discovery of the snapshot kinds, which are always there.
-fn snapshot_kinds() -> Value {
-    let kinds = [
-        ("volumesnapshots", "VolumeSnapshot"),
-        ("volumesnapshotcontents", "VolumeSnapshotContent"),
-        ("volumesnapshotclasses", "VolumeSnapshotClass"),
-    ];
+/// Discovery of kinds that are waited for; they are always there.
+fn discovery(path: &str) -> Option<Value> {
+    let kinds: &[(&str, &str)] = match path {
+        "/apis/snapshot.storage.k8s.io/v1" => &[
+            ("volumesnapshots", "VolumeSnapshot"),
+            ("volumesnapshotcontents", "VolumeSnapshotContent"),
+            ("volumesnapshotclasses", "VolumeSnapshotClass"),
+        ],
+        "/apis/storage.k8s.io/v1" => &[("volumeattributesclasses", "VolumeAttributesClass")],
+        _ => return None,
+    };
     let resources: Vec<Value> = kinds
         .iter()
         .map(|(name, kind)| json!({"name": name, "singularName": "", "namespaced": false, "kind": kind, "verbs": []}))
         .collect();
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "snapshot.storage.k8s.io/v1",
-        "resources": resources})
+    let group_version = path.trim_start_matches("/apis/");
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+    )
 }
 
 fn parse(path: &str) -> Target {

@@ -56,6 +56,8 @@ struct State {
     script: HashMap<&'static str, VecDeque<Step>>,
     log: Vec<String>,
     requests: Vec<CreateVolumeRequest>,
+    /// Mutable parameters of the last modification.
+    parameters: BTreeMap<String, String>,
     capabilities: Vec<i32>,
     topology: Option<HashMap<String, String>>,
     node_expansion: bool,
@@ -196,6 +198,11 @@ impl Driver {
             .iter()
             .filter(|line| line.split(' ').next() == Some(rpc))
             .count()
+    }
+
+    /// Mutable parameters of the last modification that was done.
+    pub fn parameters(&self) -> BTreeMap<String, String> {
+        self.state.lock().parameters.clone()
     }
 
     pub fn create_requests(&self) -> Vec<CreateVolumeRequest> {
@@ -394,6 +401,18 @@ impl Controller for Driver {
         Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities }))
     }
 
+    async fn controller_modify_volume(
+        &self,
+        request: Request<ControllerModifyVolumeRequest>,
+    ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
+        let request = request.into_inner();
+        self.follow("ControllerModifyVolume", &request.volume_id, |state| {
+            state.parameters = request.mutable_parameters.into_iter().collect();
+            Ok(ControllerModifyVolumeResponse {})
+        })
+        .await
+    }
+
     async fn controller_expand_volume(
         &self,
         request: Request<ControllerExpandVolumeRequest>,
@@ -499,6 +518,5 @@ impl Controller for Driver {
         list_volumes: ListVolumesRequest => ListVolumesResponse,
         get_snapshot: GetSnapshotRequest => GetSnapshotResponse,
         controller_get_volume: ControllerGetVolumeRequest => ControllerGetVolumeResponse,
-        controller_modify_volume: ControllerModifyVolumeRequest => ControllerModifyVolumeResponse,
     }
 }

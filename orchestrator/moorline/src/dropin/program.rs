@@ -45,6 +45,7 @@ pub(super) async fn serve(program: Program, values: Values, stop: CancellationTo
 async fn controller(program: Program, values: Values, stop: CancellationToken) -> anyhow::Result<()> {
     let used: &[&str] = match program {
         Program::Provisioner => &[settings::RELEASE, "Topology"],
+        Program::Resizer => &[settings::RELEASE, settings::ATTRIBUTES_CLASS],
         _ => &[settings::RELEASE],
     };
     settings::check_gates(&values, program.gates(), used)?;

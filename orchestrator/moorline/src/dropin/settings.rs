@@ -17,6 +17,9 @@ use super::election::{ElectionConfig, own_namespace};
 /// A switch that every sidecar has, and that is on here unless asked for.
 pub(crate) const RELEASE: &str = "ReleaseLeaderElectionOnExit";
 
+/// The switch of modification by class.
+pub(crate) const ATTRIBUTES_CLASS: &str = "VolumeAttributesClass";
+
 /// The throttle that `--kube-api-qps` and `--kube-api-burst` ask for.
 pub(crate) fn throttle(values: &Values) -> Option<Throttle> {
     Throttle::new(values.float("kube-api-qps"), values.uint("kube-api-burst"))
@@ -208,6 +211,9 @@ pub(crate) fn resizer(values: &Values) -> anyhow::Result<ResizerConfig> {
     config.timeout = values.duration("timeout");
     config.workers = workers(values, "workers")?;
     config.retry_interval = retry_interval(values)?;
+    config.extra_modify_metadata = values.flag("extra-modify-metadata");
+    let gates = values.gates("feature-gates");
+    config.modifies = gates.get(ATTRIBUTES_CLASS).copied().unwrap_or(true);
     Ok(config)
 }
 
@@ -283,6 +289,12 @@ mod tests {
             ResizerConfig::new("/run/csi/socket"),
         );
         assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let words = [
+            "--feature-gates=VolumeAttributesClass=false",
+            "--extra-modify-metadata",
+        ];
+        let config = resizer(&read(Program::Resizer, &words)).unwrap();
+        assert!(!config.modifies && config.extra_modify_metadata);
         let (ours, own) = (
             snapshotter(&read(Program::Snapshotter, &[])).unwrap(),
             SnapshotterConfig::new("/run/csi/socket"),

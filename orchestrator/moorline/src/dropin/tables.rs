@@ -349,7 +349,12 @@ const RESIZER: &[Flag] = &[
         "10s",
         "Deadline of each call to the driver",
     ),
-    Flag::new("workers", Kind::Uint, "10", "Claims worked on at once"),
+    Flag::new(
+        "workers",
+        Kind::Uint,
+        "10",
+        "Claims worked on at once, and as many modifications",
+    ),
     Flag::new(
         "resync-period",
         Kind::Duration,
@@ -368,9 +373,8 @@ const RESIZER: &[Flag] = &[
         "extra-modify-metadata",
         Kind::Bool,
         "false",
-        "Tell the driver the names of claim and volume",
-    )
-    .ignored("volumes are not modified by class yet"),
+        "Tell the driver the names of claim and volume when a volume is modified",
+    ),
 ];
 
 const REGISTRAR: &[Flag] = &[
