@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod list;
 pub(crate) mod list_options;
 pub(crate) mod metadata;
+pub(crate) mod notice;
 pub(crate) mod owners;
 pub(crate) mod patch;
 pub(crate) mod render;

@@ -9,11 +9,15 @@ use crate::auth::rbac::{Attributes, Rule};
 use crate::auth::{User, token};
 use crate::http::{Answer, Failure, body};
 use crate::objects::{Call, decode, tree};
+use crate::subresources;
 
 /// Answers a question.
 pub(crate) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
     if verb != "create" || call.name.is_some() {
         return Err(Failure::method_not_allowed());
+    }
+    if call.resource.facts.plural == "bindings" {
+        return subresources::bind(call, body).await;
     }
     let mut review = decode::object(call, body)?.value;
     let status = match call.resource.facts.plural {
@@ -25,7 +29,6 @@ pub(crate) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<
             access(call, &user, &review)
         }
         "selfsubjectrulesreviews" => rules(call, &review),
-        "bindings" => return Err(Failure::bad_request("bind pods through pods/NAME/binding")),
         _ => return Err(Failure::method_not_allowed()),
     };
     review["status"] = status;

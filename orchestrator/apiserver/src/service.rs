@@ -22,7 +22,7 @@ use crate::http::negotiation::{Encoding, Objects};
 use crate::http::path::{self, ResourcePath, Target};
 use crate::http::query::Query;
 use crate::http::{Answer, Failure, body, compression, negotiation};
-use crate::objects::{Call, Resource, create, delete, list, patch, render, update, watch};
+use crate::objects::{Call, Resource, create, delete, list, notice, patch, render, update, watch};
 use crate::subresources::streams;
 use crate::{reviews, subresources};
 
@@ -296,6 +296,10 @@ async fn dispatch(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, F
     if call.form.encoding == Encoding::Protobuf {
         answer = render::in_protobuf(answer);
     }
+    if matches!(verb, "create" | "update" | "patch") && call.subresource.is_none() {
+        let idle = notice::of(call.resource.facts);
+        answer = create::with_warnings(answer, idle.as_slice());
+    }
     let custom = call.resource.custom.as_ref();
     Ok(
         match custom.and_then(|custom| custom.version().deprecation_warning.clone()) {
@@ -307,7 +311,7 @@ async fn dispatch(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, F
 
 async fn handle(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
     if let Some(subresource) = call.subresource
-        && subresource.name != "status"
+        && !matches!(subresource.name, "status" | "approval")
     {
         return subresources::answer(call, subresource.name, verb, body).await;
     }
@@ -317,7 +321,7 @@ async fn handle(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Fai
     if !call.resource.facts.allows(verb) {
         return Err(Failure::method_not_allowed());
     }
-    match (verb, call.is_status()) {
+    match (verb, call.subresource.is_some()) {
         ("get", _) => list::get(call).await,
         ("update", _) => update::update(call, body).await,
         ("patch", _) => patch::patch(call, body).await,

@@ -28,3 +28,8 @@ pub(crate) async fn answer(call: &Call<'_>, name: &str, verb: &str, body: &Bytes
         _ => Err(Failure::method_not_allowed()),
     }
 }
+
+/// Binds a pod by a binding of its own, in which the pod is named.
+pub(crate) async fn bind(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
+    binding::create_named(call, body).await
+}

@@ -3,10 +3,15 @@
 //! Only what upstream's types default by themselves. What upstream's admission adds (a pod's service account and
 //! priority, a claim's class, protection finalizers) is the API server's.
 
+mod admission;
+mod autoscaling;
 mod cluster;
 mod containers;
 mod definitions;
+mod devices;
 mod jobs;
+mod limits;
+mod networking;
 mod pods;
 mod services;
 mod storage;
@@ -41,7 +46,39 @@ pub fn apply(_registry: &Registry, gvk: Gvk<'_>, object: &mut Value) {
         ("apps", "DaemonSet") => workloads::daemon_set(object),
         ("batch", "Job") => jobs::job(object),
         ("batch", "CronJob") => jobs::cron_job(object),
+        ("", "LimitRange") => limits::limit_range(object),
+        ("scheduling.k8s.io", "PriorityClass") => limits::priority_class(object),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => limits::flow_schema(object),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => limits::priority_level(object),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class(object),
+        ("discovery.k8s.io", "EndpointSlice") => networking::endpoint_slice(object),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(object),
+        ("admissionregistration.k8s.io", kind) => admission(kind, object),
+        ("apiregistration.k8s.io", "APIService") => admission::api_service(object),
+        ("resource.k8s.io", "ResourceClaim") => {
+            if let Some(spec) = existing(object, "spec") {
+                devices::claim(spec);
+            }
+        }
+        ("resource.k8s.io", "ResourceClaimTemplate") => {
+            if let Some(spec) = existing(object, "spec").and_then(|spec| existing(spec, "spec")) {
+                devices::claim(spec);
+            }
+        }
         ("authentication.k8s.io", "TokenRequest") => cluster::token_request(object),
+        _ => {}
+    }
+}
+
+fn admission(kind: &str, object: &mut Map<String, Value>) {
+    match kind {
+        "MutatingWebhookConfiguration" => admission::webhooks(object, true),
+        "ValidatingWebhookConfiguration" => admission::webhooks(object, false),
+        "MutatingAdmissionPolicy" | "ValidatingAdmissionPolicy" => admission::policy(object),
+        "MutatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicyBinding" => {
+            admission::policy_binding(object);
+        }
         _ => {}
     }
 }

@@ -4,7 +4,9 @@ mod access;
 mod age;
 mod cluster;
 mod events;
+mod networking;
 mod pods;
+mod policies;
 mod services;
 mod storage;
 mod workloads;
@@ -110,6 +112,52 @@ fn printer(group: &str, kind: &str) -> Printer {
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             (access::BINDING_COLUMNS, access::binding_row)
         }
+        (group, kind) => return further_printer(group, kind),
+    };
+    Printer { columns, row }
+}
+
+/// The kinds of which this server keeps the objects and does nothing else with them.
+fn further_printer(group: &str, kind: &str) -> Printer {
+    let (columns, row): (_, fn(&Value, Timestamp) -> Vec<Value>) = match (group, kind) {
+        ("", "ResourceQuota") => (policies::QUOTA_COLUMNS, policies::quota_row),
+        ("policy", "PodDisruptionBudget") => (policies::BUDGET_COLUMNS, policies::budget_row),
+        ("scheduling.k8s.io", "PriorityClass") => (policies::PRIORITY_COLUMNS, policies::priority_row),
+        ("node.k8s.io", "RuntimeClass") => (policies::RUNTIME_COLUMNS, policies::runtime_row),
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            (policies::AUTOSCALER_COLUMNS, policies::autoscaler_row)
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            (policies::REQUEST_COLUMNS, policies::request_row)
+        }
+        ("admissionregistration.k8s.io", kind) if kind.ends_with("WebhookConfiguration") => {
+            (policies::WEBHOOKS_COLUMNS, policies::webhooks_row)
+        }
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            (policies::VALIDATING_COLUMNS, policies::validating_row)
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => {
+            (policies::MUTATING_COLUMNS, policies::mutating_row)
+        }
+        ("admissionregistration.k8s.io", _) => {
+            (policies::POLICY_BINDING_COLUMNS, policies::policy_binding_row)
+        }
+        ("apiregistration.k8s.io", "APIService") => {
+            (policies::API_SERVICE_COLUMNS, policies::api_service_row)
+        }
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => (policies::FLOW_COLUMNS, policies::flow_row),
+        ("flowcontrol.apiserver.k8s.io", _) => (policies::LEVEL_COLUMNS, policies::level_row),
+        ("resource.k8s.io", "ResourceClaim") => (policies::DEVICE_CLAIM_COLUMNS, policies::device_claim_row),
+        ("resource.k8s.io", "ResourceSlice") => (policies::DEVICES_COLUMNS, policies::devices_row),
+        ("resource.k8s.io", _) => (policies::AGED_COLUMNS, policies::aged_row),
+        ("discovery.k8s.io", "EndpointSlice") => (networking::SLICE_COLUMNS, networking::slice_row),
+        ("networking.k8s.io", "Ingress") => (networking::INGRESS_COLUMNS, networking::ingress_row),
+        ("networking.k8s.io", "IngressClass") => {
+            (networking::INGRESS_CLASS_COLUMNS, networking::ingress_class_row)
+        }
+        ("networking.k8s.io", "NetworkPolicy") => (networking::POLICY_COLUMNS, networking::policy_row),
+        ("networking.k8s.io", "IPAddress") => (networking::ADDRESS_COLUMNS, networking::address_row),
+        ("networking.k8s.io", "ServiceCIDR") => (networking::RANGE_COLUMNS, networking::range_row),
         // Roles too: upstream prints just their names and when they were made.
         _ => (DEFAULT, default_row),
     };

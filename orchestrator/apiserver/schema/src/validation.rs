@@ -1,24 +1,33 @@
 //! Whether an object, or a change of one, is allowed; upstream's rules in upstream's words.
 
 mod access;
+mod admission;
 mod affinity;
+mod autoscaling;
+mod certificates;
 mod claims;
 mod cluster;
 mod containers;
+mod disruption;
 pub(crate) mod faults;
 mod jobs;
 pub(crate) mod metadata;
+mod networking;
 mod numbers;
 mod pod_change;
 mod pods;
 mod probes;
+mod quotas;
 mod resources;
 mod schedules;
+mod scheduling;
 mod security;
 mod selectors;
 mod services;
+mod slices;
 mod sources;
 mod storage;
+mod structural;
 mod templates;
 mod volumes;
 mod workload_status;
@@ -46,7 +55,7 @@ pub struct Cause {
 pub fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();
     metadata::create(registry, gvk, object, &mut faults);
-    content(gvk, object, &mut faults);
+    content(registry, gvk, object, &mut faults);
     match (gvk.group, gvk.kind) {
         ("", "Pod") => pods::new_pod(object, &mut faults),
         ("batch", "Job") => jobs::new_job(object, &mut faults),
@@ -59,12 +68,12 @@ pub fn create(registry: &Registry, gvk: Gvk<'_>, object: &Value) -> Vec<Cause> {
 /// All faults of a change of the main resource; `new` as it would be stored. A pod's node is set through its binding
 /// alone, so that doesn't pass here.
 #[must_use]
-pub fn update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> Vec<Cause> {
+pub fn update(registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();
     metadata::update(old, new, &mut faults);
     // What was stored under older rules may stay as it is: only what changes is checked again.
     if without_metadata_differs(old, new) {
-        content(gvk, new, &mut faults);
+        content(registry, gvk, new, &mut faults);
     }
     match (gvk.group, gvk.kind) {
         ("", "Pod") => pod_change::update(old, new, &mut faults),
@@ -83,6 +92,13 @@ pub fn update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Value) -> V
         ("apps", "ControllerRevision") => workloads::revision_update(old, new, &mut faults),
         ("apps", _) => workloads::selector_stays(old, new, &mut faults),
         ("batch", "Job") => jobs::job_update(old, new, &mut faults),
+        ("", "ResourceQuota") => quotas::quota_update(old, new, &mut faults),
+        ("discovery.k8s.io", "EndpointSlice") => slices::update(old, new, &mut faults),
+        ("scheduling.k8s.io", "PriorityClass") => scheduling::priority_class_update(old, new, &mut faults),
+        ("node.k8s.io", "RuntimeClass") => scheduling::runtime_class_update(old, new, &mut faults),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class_update(old, new, &mut faults),
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_range_update(old, new, &mut faults),
+        ("networking.k8s.io", "IPAddress") => networking::address_update(old, new, &mut faults),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             access::binding_update(old, new, &mut faults);
         }
@@ -102,6 +118,8 @@ pub fn status_update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Valu
         ("", "Node") => cluster::node_status(new, &mut faults),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment_status(new, &mut faults),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => checks::stored_versions(new, &mut faults),
+        ("policy", "PodDisruptionBudget") => disruption::status(new, &mut faults),
+        ("certificates.k8s.io", _) => certificates::status(old, new, &mut faults),
         ("" | "apps" | "batch", kind) => workload_status::update(kind, old, new, &mut faults),
         _ => {}
     }
@@ -109,7 +127,7 @@ pub fn status_update(_registry: &Registry, gvk: Gvk<'_>, old: &Value, new: &Valu
 }
 
 /// The rules for an object's content, the same for new and for changed ones.
-fn content(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
+fn content(registry: &Registry, gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
     match (gvk.group, gvk.kind) {
         ("", "Pod") => pods::pod(object, faults),
         ("", "PersistentVolume") => volumes::pv(object, faults),
@@ -121,6 +139,11 @@ fn content(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
         ("", "Event") => cluster::event(object, faults),
         ("", "Service") => services::service(object, faults),
         ("", "Endpoints") => services::endpoints(object, faults),
+        ("", "ResourceQuota") => quotas::quota(object, faults),
+        ("", "LimitRange") => quotas::limit_range(object, faults),
+        ("policy", "PodDisruptionBudget") => disruption::budget(object, faults),
+        ("discovery.k8s.io", "EndpointSlice") => slices::slice(object, faults),
+        ("admissionregistration.k8s.io", kind) => admission_rules(kind, object, faults),
         ("", "PodTemplate") => workloads::pod_template(object, faults),
         ("", "ReplicationController") => workloads::replication_controller(object, faults),
         ("apps", "Deployment") => workloads::deployment(object, faults),
@@ -143,6 +166,37 @@ fn content(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             access::binding(object, gvk.kind == "RoleBinding", faults);
         }
+        _ => {
+            structural::object(registry, gvk, object, faults);
+            beyond_structure(gvk, object, faults);
+        }
+    }
+}
+
+/// What is asked of kinds whose schema says most of it.
+fn beyond_structure(gvk: Gvk<'_>, object: &Value, faults: &mut Faults) {
+    match (gvk.group, gvk.kind) {
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler(object, faults),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::request(object, faults),
+        ("networking.k8s.io", "Ingress") => networking::ingress(object, faults),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class(object, faults),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy(object, faults),
+        ("networking.k8s.io", "ServiceCIDR") => networking::service_range(object, faults),
+        ("networking.k8s.io", "IPAddress") => networking::address(object, faults),
+        ("node.k8s.io", "RuntimeClass") => scheduling::runtime_class(object, faults),
+        ("scheduling.k8s.io", "PriorityClass") => scheduling::priority_class(object, faults),
+        _ => {}
+    }
+}
+
+fn admission_rules(kind: &str, object: &Value, faults: &mut Faults) {
+    match kind {
+        "MutatingWebhookConfiguration" => admission::webhooks(object, true, faults),
+        "ValidatingWebhookConfiguration" => admission::webhooks(object, false, faults),
+        "MutatingAdmissionPolicy" => admission::policy(object, false, faults),
+        "ValidatingAdmissionPolicy" => admission::policy(object, true, faults),
+        "MutatingAdmissionPolicyBinding" => admission::policy_binding(object, false, faults),
+        "ValidatingAdmissionPolicyBinding" => admission::policy_binding(object, true, faults),
         _ => {}
     }
 }

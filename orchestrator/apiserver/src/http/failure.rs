@@ -228,6 +228,11 @@ impl Failure {
         failure
     }
 
+    /// Not now, perhaps later.
+    pub(crate) fn too_many_requests(message: impl Into<String>) -> Self {
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+    }
+
     /// The request's time is over; whether it took effect is not known.
     pub(crate) fn deadline() -> Self {
         let message = "the server was unable to return a response in the time allotted, but may still be processing the request";

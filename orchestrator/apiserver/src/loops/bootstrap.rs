@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Caller;
 use crate::http::Failure;
+use crate::objects::admission::priority::SYSTEM_CLASSES;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The address under which pods find the server, the first of upstream's usual service range.
@@ -27,7 +28,16 @@ pub(crate) async fn run(caller: &Caller) -> Result<(), Failure> {
         cluster_roles()
             .map(|(plural, object)| ensure(caller, "rbac.authorization.k8s.io", plural, None, object)),
     );
-    futures::future::try_join3(service, endpoints, roles).await?;
+    let classes = try_join_all(SYSTEM_CLASSES.map(|class| {
+        ensure(
+            caller,
+            "scheduling.k8s.io",
+            "priorityclasses",
+            None,
+            priority(class),
+        )
+    }));
+    futures::future::try_join4(service, endpoints, roles, classes).await?;
     Ok(())
 }
 
@@ -62,6 +72,16 @@ async fn ensure(
         Err(failure) if failure.reason() == "AlreadyExists" => Ok(()),
         Err(failure) => Err(failure),
     }
+}
+
+fn priority((name, value): (&str, i64)) -> Value {
+    json!({
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": { "name": name },
+        "value": value,
+        "description": "For what a cluster or a node cannot do without.",
+    })
 }
 
 fn service() -> Value {

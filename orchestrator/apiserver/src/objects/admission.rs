@@ -3,22 +3,28 @@
 
 mod claim;
 mod pod;
+pub(crate) mod priority;
 mod role;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Call, tree};
 use crate::api::Api;
+use crate::auth::User;
+use crate::auth::rbac::Attributes;
 use crate::cache::{Collection, Entry};
 use crate::http::{Cause, Failure};
 
 /// How long a pod may wait for the `default` ServiceAccount of a namespace that was just made.
 const SERVICE_ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(2);
 
+const CERTIFICATES: &str = "certificates.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
+const SCHEDULING: &str = "scheduling.k8s.io";
+const PRIORITIES: &str = "priorityclasses";
 
 /// Namespaces that stay.
 pub(crate) const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -42,7 +48,8 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
     match (facts.group, facts.plural) {
         ("", "pods") => {
             let account = service_account(call, object).await.map_err(refuse)?;
-            pod::complete(object, &account, rand::random()).map_err(refuse)
+            let classes = objects_of(call.api, SCHEDULING, PRIORITIES);
+            pod::complete(object, &account, &classes, rand::random()).map_err(refuse)
         }
         ("", "persistentvolumeclaims") => {
             if claim::names_no_class(object) {
@@ -56,6 +63,14 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
             claim::protect(object, claim::VOLUME_PROTECTION);
             Ok(())
         }
+        (SCHEDULING, PRIORITIES) => {
+            let others = objects_of(call.api, SCHEDULING, PRIORITIES);
+            priority::check(object, &others).map_err(refuse)
+        }
+        (CERTIFICATES, _) => {
+            name_requester(object, call.user);
+            Ok(())
+        }
         (RBAC, plural) => {
             let policy = &call.api.authorizer;
             policy
@@ -66,6 +81,49 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
     }
 }
 
+/// Whoever asks for a certificate can't say that it is somebody else who does.
+fn name_requester(request: &mut Value, user: &User) {
+    let spec = tree::map_mut(request, &["spec"]);
+    spec.insert("username".to_owned(), user.name.as_str().into());
+    let known = [
+        ("uid", Some(json!(user.uid)).filter(|_| !user.uid.is_empty())),
+        ("groups", Some(json!(user.groups))),
+        (
+            "extra",
+            Some(json!(user.extra)).filter(|_| !user.extra.is_empty()),
+        ),
+    ];
+    for (field, value) in known {
+        tree::set(spec, field, value);
+    }
+}
+
+/// Who decides on a certificate, or issues it, must be allowed to for its signer.
+fn check_signer(call: &Call<'_>, verb: &str, old: &Value, new: &Value) -> Result<(), Failure> {
+    if tree::at(old, &["status"]) == tree::at(new, &["status"]) {
+        return Ok(());
+    }
+    let signer = tree::text(old, &["spec", "signerName"]);
+    let domain = signer.split('/').next().unwrap_or_default();
+    let all = format!("{domain}/*");
+    let allows = |name: &str| {
+        let attributes = Attributes {
+            verb,
+            group: CERTIFICATES,
+            resource: "signers",
+            name,
+            ..Attributes::default()
+        };
+        call.api.authorizer.allows(call.user, &attributes)
+    };
+    if allows(signer) || allows(&all) {
+        return Ok(());
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+    let name = call.name.unwrap_or_default();
+    Err(Failure::forbidden(call.resource.about(name), &why))
+}
+
 /// Admits a change.
 pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Failure> {
     let facts = call.resource.facts;
@@ -74,6 +132,16 @@ pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Fa
         let policy = &call.api.authorizer;
         let outcome = policy.with_policy(|policy| role::check(policy, call.user, facts.plural, new));
         return outcome.map_err(|why| Failure::forbidden(call.resource.about(name), &why));
+    }
+    match (facts.group, call.subresource.map(|sub| sub.name)) {
+        (CERTIFICATES, Some("approval")) => return check_signer(call, "approve", old, new),
+        (CERTIFICATES, Some("status")) => return check_signer(call, "sign", old, new),
+        (SCHEDULING, _) => {
+            let others = objects_of(call.api, SCHEDULING, PRIORITIES);
+            let outcome = priority::check(new, &others);
+            return outcome.map_err(|why| Failure::forbidden(call.resource.about(name), &why));
+        }
+        _ => {}
     }
     if (facts.group, facts.plural) != ("", "persistentvolumeclaims") || call.subresource.is_some() {
         return Ok(());
@@ -95,6 +163,13 @@ pub(crate) fn delete(call: &Call<'_>, name: &str) -> Result<(), Failure> {
         return Err(Failure::forbidden(
             call.resource.about(name),
             "this namespace may not be deleted",
+        ));
+    }
+    let is_class = call.resource.facts.group == SCHEDULING;
+    if is_class && priority::SYSTEM_CLASSES.iter().any(|(system, _)| *system == name) {
+        return Err(Failure::forbidden(
+            call.resource.about(name),
+            "this is a system priority class and cannot be deleted",
         ));
     }
     Ok(())

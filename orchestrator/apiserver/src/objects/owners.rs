@@ -143,6 +143,7 @@ fn ignored(call: &Call<'_>) -> &'static Set {
         LazyLock::new(|| Set::of([Path::fields(&["spec"]), Path::fields(&["metadata"])]));
     let facts = call.resource.facts;
     match (call.is_status(), facts.group, facts.plural) {
+        _ if call.subresource.is_some_and(|sub| sub.name == "approval") => &SPEC,
         (true, ..) if facts.custom => &ALL_BUT_STATUS,
         (true, "", "pods") => &POD,
         (true, "apps", "deployments") => &SPEC_LABELS,

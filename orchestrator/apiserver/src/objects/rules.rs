@@ -44,7 +44,9 @@ pub(crate) async fn check_change(
     let Some(custom) = &call.resource.custom else {
         let gvk = stored_gvk(call.collection()?);
         return Ok(match endpoint {
-            Endpoint::Status => validation::status_update(call.api.registry, gvk, old, new),
+            Endpoint::Status | Endpoint::Approval => {
+                validation::status_update(call.api.registry, gvk, old, new)
+            }
             _ => validation::update(call.api.registry, gvk, old, new),
         });
     };

@@ -20,6 +20,8 @@ pub(crate) enum Endpoint {
     Main,
     /// The status subresource.
     Status,
+    /// The word on whether a certificate is issued.
+    Approval,
     /// The scheduler's word on a pod; it writes spec and status.
     Binding,
 }
@@ -35,6 +37,16 @@ fn counts_generation(facts: &ResourceFacts) -> bool {
                     "daemonsets" | "deployments" | "replicasets" | "statefulsets"
                 )
                 | ("batch", "cronjobs" | "jobs")
+                | ("policy", "poddisruptionbudgets")
+                | (
+                    "networking.k8s.io",
+                    "ingresses" | "ingressclasses" | "networkpolicies"
+                )
+                | ("discovery.k8s.io", "endpointslices")
+                | ("scheduling.k8s.io", "priorityclasses")
+                | ("flowcontrol.apiserver.k8s.io", _)
+                | ("admissionregistration.k8s.io", _)
+                | ("resource.k8s.io", "deviceclasses" | "resourceslices")
                 | ("storage.k8s.io", "csidrivers")
                 | (custom::GROUP, custom::DEFINITIONS)
         )
@@ -51,7 +63,11 @@ pub(crate) fn leaves_orphans(facts: &ResourceFacts) -> bool {
 
 /// Whether an update may create the object.
 pub(crate) fn is_created_by_update(facts: &ResourceFacts) -> bool {
-    !facts.custom && matches!(facts.plural, "leases" | "events" | "endpoints" | "services")
+    let is_any = matches!(
+        facts.plural,
+        "leases" | "events" | "endpoints" | "services" | "limitranges"
+    );
+    !facts.custom && (is_any || facts.group == "rbac.authorization.k8s.io")
 }
 
 /// Whether a delete answers with the object itself and not with a bare success.
@@ -64,6 +80,8 @@ pub(crate) fn is_shown_when_deleted(facts: &ResourceFacts) -> bool {
                 | "persistentvolumes"
                 | "persistentvolumeclaims"
                 | "services"
+                | "podtemplates"
+                | "resourcequotas"
                 | "serviceaccounts"
                 | "storageclasses"
                 | "volumeattachments"
@@ -168,6 +186,11 @@ pub(crate) fn prepare_update(facts: &ResourceFacts, endpoint: Endpoint, old: &Va
             prepare_main(facts, old, new);
         }
         Endpoint::Status => prepare_status(facts, old, new),
+        Endpoint::Approval => {
+            prepare_status(facts, old, new);
+            let certificate = tree::at(old, &["status", "certificate"]).cloned();
+            tree::set(tree::map_mut(new, &["status"]), "certificate", certificate);
+        }
         Endpoint::Binding => count_generation(facts, old, new),
     }
 }
@@ -183,6 +206,10 @@ fn prepare_main(facts: &ResourceFacts, old: &Value, new: &mut Value) {
         ("", "secrets") => take_string_data(new),
         (custom::GROUP, custom::DEFINITIONS) => definition::note_storage_version(new),
         ("apps", "daemonsets") => workload::count_templates(Some(old), new),
+        // What was asked for is not changed any more.
+        ("certificates.k8s.io", _) => {
+            tree::set(tree::map_mut(new, &[]), "spec", old.get("spec").cloned());
+        }
         _ => {}
     }
     count_generation(facts, old, new);

@@ -188,6 +188,7 @@ async fn finish(
     let managed = owners::after(call, owners, Some(seen), &new)?;
     let endpoint = match call.subresource.map(|sub| sub.name) {
         Some("status") => Endpoint::Status,
+        Some("approval") => Endpoint::Approval,
         Some("binding") => Endpoint::Binding,
         _ => Endpoint::Main,
     };
@@ -195,7 +196,9 @@ async fn finish(
     admission::update(call, old, &new)?;
     let managed = owners::without_idle_times(seen, &new, managed);
     let causes = match endpoint {
-        Endpoint::Main | Endpoint::Status => rules::check_change(call, endpoint, old, &new).await?,
+        Endpoint::Main | Endpoint::Status | Endpoint::Approval => {
+            rules::check_change(call, endpoint, old, &new).await?
+        }
         // All that a binding changes was checked with the binding.
         Endpoint::Binding => Vec::new(),
     };

@@ -9,7 +9,7 @@ use crate::http::failure::About;
 use crate::http::{Answer, Failure, body};
 use crate::objects::owners::Owners;
 use crate::objects::update::Proposal;
-use crate::objects::{Call, decode, metadata, tree, update};
+use crate::objects::{Call, Resource, decode, metadata, tree, update};
 
 /// `POST` of a binding.
 pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
@@ -20,6 +20,20 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
         StatusCode::CREATED,
         &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
     ))
+}
+
+/// `POST` to the collection of bindings: the pod is the one of the binding's name.
+pub(super) async fn create_named(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
+    let stated = decode::object(call, body)?.value;
+    let pods = call.api.registry.resource("", "v1", "pods");
+    let pods = pods.ok_or_else(Failure::no_such_path)?;
+    let of_pod = Call {
+        resource: Resource::of(call.api, pods),
+        subresource: pods.subresource("binding"),
+        name: Some(tree::text(&stated, &["metadata", "name"])),
+        ..*call
+    };
+    create(&of_pod, body).await
 }
 
 async fn bind(call: &Call<'_>, name: &str, binding: &Value) -> Result<(), Failure> {

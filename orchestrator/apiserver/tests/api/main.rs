@@ -29,7 +29,11 @@ mod protobuf;
 #[cfg(test)]
 mod published;
 #[cfg(test)]
+mod round_trips;
+#[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod security;
 #[cfg(test)]

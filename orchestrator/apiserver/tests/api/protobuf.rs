@@ -10,14 +10,20 @@ use serde_json::{Map, Value, json};
 use crate::custom_resources::DEFINITIONS;
 use crate::harness::{PATIENCE, Server, claim, config_map, pod};
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-const GO: &str = "application/vnd.kubernetes.protobuf,application/json";
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const GO: &str = "application/vnd.kubernetes.protobuf,application/json";
 const METADATA: &str = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 const METADATA_LIST: &str = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// An answer: code, content type, and the object in it, whichever form it has.
-async fn ask(server: &Server, method: Method, path: &str, accept: &str, body: Value) -> (u16, String, Value) {
+pub(crate) async fn ask(
+    server: &Server,
+    method: Method,
+    path: &str,
+    accept: &str,
+    body: Value,
+) -> (u16, String, Value) {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -48,7 +54,7 @@ fn object(bytes: &[u8]) -> Value {
 
 /// Without what protobuf doesn't tell: the names of the items' type, which stand once in the list, and empty parts of a
 /// status, which are there for each reader.
-fn as_told(mut object: Value) -> Value {
+pub(crate) fn as_told(mut object: Value) -> Value {
     for item in object["items"].as_array_mut().into_iter().flatten() {
         let item = item.as_object_mut().unwrap();
         item.remove("kind");

@@ -361,3 +361,86 @@ fn jobs_get_their_defaults() {
         "failedJobsHistoryLimit": 1, "jobTemplate": {"spec": {"template": made}}}});
     assert_eq!(cron, expected);
 }
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
+fn policies_and_the_network_get_their_defaults() {
+    let rule = json!({"resources": ["pods"]});
+    let cases = [
+        (
+            "v1",
+            "LimitRange",
+            json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1", "memory": "1Gi"}}, {"type": "Pod", "max": {"cpu": "2"}}]}}),
+            json!({"spec": {"limits": [
+                {"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1", "memory": "1Gi"}, "default": {"cpu": "2"}, "defaultRequest": {"cpu": "2", "memory": "1Gi"}},
+                {"type": "Pod", "max": {"cpu": "2"}}]}}),
+        ),
+        (
+            "scheduling.k8s.io/v1",
+            "PriorityClass",
+            json!({"value": 1}),
+            json!({"value": 1, "preemptionPolicy": "PreemptLowerPriority"}),
+        ),
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            json!({"spec": {"egress": [{"ports": [{"port": 80}], "to": []}]}}),
+            json!({"spec": {"egress": [{"ports": [{"port": 80, "protocol": "TCP"}]}], "policyTypes": ["Ingress", "Egress"]}}),
+        ),
+        (
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            json!({"ports": [{"port": 80}]}),
+            json!({"ports": [{"name": "", "port": 80, "protocol": "TCP"}]}),
+        ),
+        (
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            json!({"spec": {"maxReplicas": 3, "behavior": {}}}),
+            json!({"spec": {"maxReplicas": 3, "minReplicas": 1,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}],
+            "behavior": {
+                "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [
+                    {"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}]},
+                "scaleDown": {"selectPolicy": "Max", "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]},
+            }}}),
+        ),
+        (
+            "admissionregistration.k8s.io/v1",
+            "MutatingWebhookConfiguration",
+            json!({"webhooks": [{"rules": [rule], "clientConfig": {"service": {"name": "s"}}}]}),
+            json!({"webhooks": [{"rules": [{"resources": ["pods"], "scope": "*"}], "clientConfig": {"service": {"name": "s", "port": 443}},
+                "failurePolicy": "Fail", "matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {},
+                "timeoutSeconds": 10, "reinvocationPolicy": "Never"}]}),
+        ),
+        (
+            "admissionregistration.k8s.io/v1",
+            "ValidatingAdmissionPolicy",
+            json!({"spec": {"matchConstraints": {"resourceRules": [rule]}}}),
+            json!({"spec": {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [{"resources": ["pods"], "scope": "*"}],
+                "matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}}}}),
+        ),
+        (
+            "flowcontrol.apiserver.k8s.io/v1",
+            "PriorityLevelConfiguration",
+            json!({"spec": {"limited": {"limitResponse": {"queuing": {}}}}}),
+            json!({"spec": {"limited": {"nominalConcurrencyShares": 30, "lendablePercent": 0,
+                "limitResponse": {"queuing": {"queues": 64, "handSize": 8, "queueLengthLimit": 50}}}}}),
+        ),
+        (
+            "resource.k8s.io/v1",
+            "ResourceClaim",
+            json!({"spec": {"devices": {"requests": [{"exactly": {}}, {"firstAvailable": [{"allocationMode": "All"}]}]}}}),
+            json!({"spec": {"devices": {"requests": [{"exactly": {"allocationMode": "ExactCount", "count": 1}}, {"firstAvailable": [{"allocationMode": "All"}]}]}}}),
+        ),
+        (
+            "apiregistration.k8s.io/v1",
+            "APIService",
+            json!({"spec": {"service": {"name": "s"}}}),
+            json!({"spec": {"service": {"name": "s", "port": 443}}}),
+        ),
+    ];
+    for (api_version, kind, given, expected) in cases {
+        assert_eq!(defaulted(api_version, kind, given), expected, "{kind}");
+    }
+}

@@ -33,41 +33,24 @@ const GROUP_ORDER: &[&str] = &[
     "apiregistration.k8s.io",
 ];
 
-/// What the server serves: group, version, and the resources of it (none named: all).
-const SERVED: &[(&str, &str, &[&str])] = &[
-    (
-        "",
-        "v1",
-        &[
-            "configmaps",
-            "endpoints",
-            "events",
-            "namespaces",
-            "nodes",
-            "persistentvolumeclaims",
-            "persistentvolumes",
-            "pods",
-            "secrets",
-            "serviceaccounts",
-            "services",
-        ],
-    ),
-    ("apiextensions.k8s.io", "v1", &[]),
-    ("apps", "v1", &[]),
-    ("authentication.k8s.io", "v1", &[]),
-    ("authorization.k8s.io", "v1", &[]),
-    ("batch", "v1", &[]),
-    ("coordination.k8s.io", "v1", &[]),
-    ("events.k8s.io", "v1", &[]),
-    ("rbac.authorization.k8s.io", "v1", &[]),
-    ("storage.k8s.io", "v1", &[]),
+/// Resources of stable versions that are not served: nothing that is stored could make true what they say.
+/// `componentstatuses` tells of components that are not there, and `autoscaling/v1` is stored in another shape.
+const LEFT_OUT: [(&str, &str, &str); 2] = [
+    ("", "v1", "componentstatuses"),
+    ("autoscaling", "v1", "horizontalpodautoscalers"),
 ];
+
+/// Stable versions are served, as the reference server does unless it is told otherwise.
+fn is_served(group: &str, version: &str, stability: Stability, plural: &str) -> bool {
+    stability == Stability::Stable && !LEFT_OUT.contains(&(group, version, plural))
+}
 
 /// Subresources that every served resource has, if the facts give it one.
 const COMMON_SUBRESOURCES: [&str; 2] = ["scale", "status"];
 
 /// Further subresources that are served; those of the facts that are not here need parts that don't exist yet.
 const SERVED_SUBRESOURCES: &[(&str, &str)] = &[
+    ("certificatesigningrequests", "approval"),
     ("namespaces", "finalize"),
     ("pods", "attach"),
     ("pods", "binding"),
@@ -296,10 +279,10 @@ fn group_facts(raw: RawGroup, types: &HashMap<&'static str, TypeId>) -> GroupFac
         stability: raw.stability,
         openapi_hash: OnceLock::new(),
         resources: {
-            let version = raw.version;
+            let (version, stability) = (raw.version, raw.stability);
             let resources = raw.resources.into_iter();
             resources
-                .filter_map(|resource| resource_facts(group, version, resource, types))
+                .filter_map(|resource| resource_facts(group, (version, stability), resource, types))
                 .collect()
         },
     });
@@ -312,14 +295,11 @@ fn group_facts(raw: RawGroup, types: &HashMap<&'static str, TypeId>) -> GroupFac
 
 fn resource_facts(
     group: &'static str,
-    version: &'static str,
+    (version, stability): (&'static str, Stability),
     raw: RawResource,
     types: &HashMap<&'static str, TypeId>,
 ) -> Option<ResourceFacts> {
-    let served = SERVED.iter().any(|(served_group, served_version, plurals)| {
-        (*served_group, *served_version) == (group, version)
-            && (plurals.is_empty() || plurals.contains(&raw.plural))
-    });
+    let served = is_served(group, version, stability, raw.plural);
     let plural = raw.plural;
     let subresources = raw.subresources.into_iter().filter_map(|sub| {
         let own = sub.gv.map(|gv| gv.split_once('/').unwrap_or(("", gv)));

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::registry::Registry;
 
+mod policies;
 mod workloads;
 
 fn now() -> Timestamp {

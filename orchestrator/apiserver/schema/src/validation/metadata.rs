@@ -17,6 +17,9 @@ fn name_faults(gvk: Gvk<'_>, name: &str) -> Vec<String> {
     match (gvk.group, gvk.kind) {
         ("", "Namespace") => names::dns1123_label(name),
         ("", "Service") => names::dns1035_label(name),
+        // An address, which is checked as one.
+        ("networking.k8s.io", "IPAddress") => Vec::new(),
+        ("certificates.k8s.io", _) => names::path_segment(name),
         ("rbac.authorization.k8s.io", _) => names::path_segment(name),
         ("storage.k8s.io", "CSIDriver") => csi_driver_name(name),
         _ => names::dns1123_subdomain(name),

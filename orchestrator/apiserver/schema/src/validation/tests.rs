@@ -8,6 +8,7 @@ use crate::defaults;
 mod claims;
 mod jobs;
 mod pods;
+mod policies;
 mod storage;
 mod volumes;
 mod workloads;

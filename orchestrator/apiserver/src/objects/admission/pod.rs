@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::priority;
 use crate::objects::{metadata, tree};
 
 const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -9,14 +10,14 @@ const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_SECONDS: i64 = 3607;
 const TOLERATION_SECONDS: i64 = 300;
 const TOLERATED_TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
-/// The classes that exist without an object.
-const SYSTEM_PRIORITIES: [(&str, i64); 2] = [
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
 
-/// Completes a new pod. `random` makes the name of its token volume.
-pub(super) fn complete(pod: &mut Value, account: &Value, random: u64) -> Result<(), String> {
+/// Completes a new pod. `classes` are those of priority; `random` makes the name of its token volume.
+pub(super) fn complete(
+    pod: &mut Value,
+    account: &Value,
+    classes: &[Value],
+    random: u64,
+) -> Result<(), String> {
     let name = account["metadata"]["name"].clone();
     let spec = tree::map_mut(pod, &["spec"]);
     spec.insert("serviceAccountName".to_owned(), name.clone());
@@ -32,7 +33,7 @@ pub(super) fn complete(pod: &mut Value, account: &Value, random: u64) -> Result<
     {
         tree::map_mut(pod, &["spec"]).insert("imagePullSecrets".to_owned(), secrets);
     }
-    set_priority(pod)?;
+    priority::set(pod, classes)?;
     tolerate_short_outages(pod);
     Ok(())
 }
@@ -86,25 +87,6 @@ fn push(object: &mut Value, field: &str, item: Value) {
     }
 }
 
-fn set_priority(pod: &mut Value) -> Result<(), String> {
-    let class = tree::text(pod, &["spec", "priorityClassName"]);
-    let found = SYSTEM_PRIORITIES.iter().find(|(name, _)| *name == class);
-    let priority = match (class, found) {
-        ("", _) => 0,
-        (_, Some((_, priority))) => *priority,
-        (class, None) => return Err(format!("no PriorityClass with name {class} was found")),
-    };
-    let stated = tree::at(pod, &["spec", "priority"]).and_then(Value::as_i64);
-    if stated.is_some_and(|stated| stated != priority) {
-        return Err("the integer value of priority must not be provided in pod spec; priority admission controller computed another value".to_owned());
-    }
-    let spec = tree::map_mut(pod, &["spec"]);
-    spec.insert("priority".to_owned(), priority.into());
-    spec.entry("preemptionPolicy")
-        .or_insert_with(|| json!("PreemptLowerPriority"));
-    Ok(())
-}
-
 /// A node that is away for a moment does not cost the pod its place.
 fn tolerate_short_outages(pod: &mut Value) {
     for taint in TOLERATED_TAINTS {
@@ -137,7 +119,7 @@ mod tests {
     #[test]
     fn token_is_mounted_into_each_container() {
         let mut pod = pod();
-        complete(&mut pod, &account(), 7).unwrap();
+        complete(&mut pod, &account(), &[], 7).unwrap();
         let volume = pod["spec"]["volumes"][0]["name"].as_str().unwrap();
         assert!(volume.starts_with("kube-api-access-"));
         assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["name"], volume);
@@ -159,7 +141,7 @@ mod tests {
             let (mut pod, mut account) = (pod(), account());
             pod["spec"]["automountServiceAccountToken"] = of_pod;
             account["automountServiceAccountToken"] = of_account;
-            complete(&mut pod, &account, 7).unwrap();
+            complete(&mut pod, &account, &[], 7).unwrap();
             assert_eq!(pod["spec"].get("volumes").is_some(), expected, "{case}");
         }
     }
@@ -168,29 +150,11 @@ mod tests {
     fn outages_are_tolerated_once() {
         let mut pod = pod();
         pod["spec"]["tolerations"] = json!([{"key": TOLERATED_TAINTS[0], "operator": "Exists"}]);
-        complete(&mut pod, &account(), 7).unwrap();
+        complete(&mut pod, &account(), &[], 7).unwrap();
         let keys: Vec<&str> = tree::list(&pod, &["spec", "tolerations"])
             .iter()
             .map(|one| tree::text(one, &["key"]))
             .collect();
         assert_eq!(keys, TOLERATED_TAINTS);
-    }
-
-    #[test]
-    fn priorities() {
-        let cases = [
-            (None, Ok(0)),
-            (Some("system-node-critical"), Ok(2_000_001_000)),
-            (Some("mine"), Err(())),
-        ];
-        for (class, expected) in cases {
-            let mut pod = pod();
-            if let Some(class) = class {
-                pod["spec"]["priorityClassName"] = json!(class);
-            }
-            let outcome =
-                complete(&mut pod, &account(), 7).map(|()| pod["spec"]["priority"].as_i64().unwrap());
-            assert_eq!(outcome.map_err(|_| ()), expected, "{class:?}");
-        }
     }
 }
