@@ -72,6 +72,8 @@ pub(crate) struct Api {
     pub(crate) event_leases: EventLeases,
     pub(crate) metrics: Metrics,
     pub(crate) kubelets: KubeletClient,
+    /// Held while a service is given its addresses and ports, until it is stored.
+    pub(crate) service_numbers: Arc<tokio::sync::Mutex<()>>,
     /// Ends all watches and log streams.
     pub(crate) watches_stop: CancellationToken,
     /// Everything is there, and no stop was asked for.

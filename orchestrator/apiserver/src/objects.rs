@@ -18,6 +18,7 @@ pub(crate) mod render;
 pub(crate) mod resource;
 pub(crate) mod rules;
 pub(crate) mod select;
+pub(crate) mod services;
 pub(crate) mod strategy;
 pub(crate) mod tree;
 pub(crate) mod update;

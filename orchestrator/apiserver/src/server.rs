@@ -109,6 +109,7 @@ impl ApiServer {
             tokens: Tokens::new(pki.service_account_key_pem())?,
             event_leases: EventLeases::new(config.event_ttl),
             metrics: Metrics::new(),
+            service_numbers: Arc::default(),
             kubelets: KubeletClient::new(pki.kubelet_client_tls()?, tasks.clone()),
             watches_stop: stop.child_token(),
             is_ready: AtomicBool::new(false),

@@ -23,6 +23,7 @@ mod schedules;
 mod scheduling;
 mod security;
 mod selectors;
+mod service_fields;
 mod services;
 mod slices;
 mod sources;

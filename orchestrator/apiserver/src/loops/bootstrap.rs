@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Caller;
 use crate::http::Failure;
 use crate::objects::admission::priority::SYSTEM_CLASSES;
+use crate::objects::strategy::service::RANGE;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The address under which pods find the server, the first of upstream's usual service range.
@@ -37,7 +38,8 @@ pub(crate) async fn run(caller: &Caller) -> Result<(), Failure> {
             priority(class),
         )
     }));
-    futures::future::try_join4(service, endpoints, roles, classes).await?;
+    let range = ensure(caller, "networking.k8s.io", "servicecidrs", None, range());
+    futures::future::try_join5(service, endpoints, roles, classes, range).await?;
     Ok(())
 }
 
@@ -81,6 +83,16 @@ fn priority((name, value): (&str, i64)) -> Value {
         "metadata": { "name": name },
         "value": value,
         "description": "For what a cluster or a node cannot do without.",
+    })
+}
+
+/// The addresses of services.
+fn range() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": { "name": "kubernetes" },
+        "spec": { "cidrs": [RANGE] },
     })
 }
 

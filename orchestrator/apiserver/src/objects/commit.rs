@@ -9,6 +9,7 @@ use moorline_store::{Compare, KeyValue, LeaseId, Op, Revision, Txn, TxnOutcome};
 use crate::api::Api;
 use crate::cache::{Collection, Entry};
 use crate::http::Failure;
+use crate::objects::services::Along;
 
 /// How long an answer waits for the caches. They follow within a millisecond; if not, the write is done all the same.
 const CACHE_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -30,6 +31,17 @@ pub(crate) async fn put(
     stored: Bytes,
     expected: u64,
 ) -> Result<Committed, Failure> {
+    put_along(api, collection, (path, expected), stored, Along::default()).await
+}
+
+/// As [`put`], with further changes that happen with it or not at all.
+pub(crate) async fn put_along(
+    api: &Api,
+    collection: &Collection,
+    (path, expected): (&str, u64),
+    stored: Bytes,
+    along: Along,
+) -> Result<Committed, Failure> {
     let refuses = collection.may_refuse().await;
     if expected == 0 && *refuses {
         return Err(Failure::terminating_definition());
@@ -39,18 +51,12 @@ pub(crate) async fn put(
         _ => None,
     };
     let key = collection.key(path);
-    submit(
-        api,
-        collection,
-        path,
-        Op::Put {
-            key,
-            value: stored,
-            lease,
-        },
-        expected,
-    )
-    .await
+    let put = Op::Put {
+        key,
+        value: stored,
+        lease,
+    };
+    submit(api, collection, (path, expected), put, along).await
 }
 
 /// Removes an object if its revision is still `expected`.
@@ -60,16 +66,20 @@ pub(crate) async fn remove(
     path: &str,
     expected: u64,
 ) -> Result<Committed, Failure> {
-    submit(
-        api,
-        collection,
-        path,
-        Op::Delete {
-            key: collection.key(path),
-        },
-        expected,
-    )
-    .await
+    remove_along(api, collection, (path, expected), Along::default()).await
+}
+
+/// As [`remove`], with further changes that happen with it or not at all.
+pub(crate) async fn remove_along(
+    api: &Api,
+    collection: &Collection,
+    (path, expected): (&str, u64),
+    along: Along,
+) -> Result<Committed, Failure> {
+    let delete = Op::Delete {
+        key: collection.key(path),
+    };
+    submit(api, collection, (path, expected), delete, along).await
 }
 
 /// Whether a write failed because the object is too large for the store.
@@ -82,22 +92,18 @@ pub(crate) fn is_too_large(outcome: &Result<Committed, Failure>) -> bool {
 async fn submit(
     api: &Api,
     collection: &Collection,
-    path: &str,
+    (path, expected): (&str, u64),
     op: Op,
-    expected: u64,
+    along: Along,
 ) -> Result<Committed, Failure> {
-    let compare = vec![Compare {
+    let mut compare = vec![Compare {
         key: collection.key(path),
         mod_revision: Revision(expected),
     }];
-    match api
-        .store
-        .txn(Txn {
-            compare,
-            ops: vec![op],
-        })
-        .await?
-    {
+    compare.extend(along.compare);
+    let mut ops = vec![op];
+    ops.extend(along.ops);
+    match api.store.txn(Txn { compare, ops }).await? {
         TxnOutcome::Committed { revision, .. } => {
             if !api.caches.reached(revision.0, CACHE_WAIT_MAX).await {
                 tracing::warn!(revision = revision.0, "The caches are behind the store.");
@@ -106,8 +112,15 @@ async fn submit(
         }
         TxnOutcome::Conflict { current, .. } => {
             let entry = |kv: KeyValue| Arc::new(collection.entry(path, &kv.value, kv.mod_revision.0));
+            let current = current.into_iter().next().flatten();
+            let found = current.as_ref().map_or(0, |kv| kv.mod_revision.0);
+            if found == expected {
+                // The object is as it was; what goes along with it is not.
+                let why = "an address was taken by somebody else meanwhile; try again";
+                return Err(Failure::unavailable(why));
+            }
             Ok(Committed::Conflict {
-                current: current.into_iter().next().flatten().map(entry),
+                current: current.map(entry),
             })
         }
     }

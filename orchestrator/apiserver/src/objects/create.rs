@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::commit::{self, Committed};
 use super::owners::{self, Owners};
 use super::render::Renderer;
-use super::{Call, admission, decode, events, metadata, rules, strategy, tree};
+use super::{Call, admission, decode, events, metadata, rules, services, strategy, tree};
 use crate::cache::{Collection, entry};
 use crate::http::{Answer, Cause, Failure};
 
@@ -76,6 +76,7 @@ async fn store_named(
     let managed = owners::after(call, owners, None, &object)?;
     strategy::prepare_create(facts, &mut object, now);
     admission::create(call, &mut object).await?;
+    let _numbers = services::assign(call, None, &mut object).await?;
     rules::complete(call, &mut object)?;
     let causes = rules::check_new(call, &object).await?;
     if !causes.is_empty() {
@@ -90,11 +91,13 @@ async fn store_named(
         };
     }
     let mut stored = encoded(managed.as_deref());
-    let mut committed = commit::put(call.api, collection, &path, stored.clone(), 0).await;
+    let along = || services::along(call.api, facts, None, Some(&object));
+    let put = |stored: Bytes| commit::put_along(call.api, collection, (&path, 0), stored, along());
+    let mut committed = put(stored.clone()).await;
     // An object that is too large only with its owners goes without them.
     if commit::is_too_large(&committed) && managed.is_some() {
         stored = encoded(None);
-        committed = commit::put(call.api, collection, &path, stored.clone(), 0).await;
+        committed = put(stored.clone()).await;
     }
     match committed? {
         Committed::Done { revision } => Ok(entry::with_revision(&collection.head, &stored, revision)),

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::commit::{self, Committed};
 use super::render::Renderer;
 use super::select::Selector;
-use super::{Call, admission, create, decode, metadata, strategy, tree, update};
+use super::{Call, admission, create, decode, metadata, services, strategy, tree, update};
 use crate::cache::Entry;
 use crate::cache::entry::{self, Apart};
 use crate::http::failure::{About, success};
@@ -140,7 +140,8 @@ pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options)
             return Ok(deleted(current.revision));
         }
         let committed = if is_gone {
-            commit::remove(call.api, collection, &path, current.revision).await?
+            let along = services::along(call.api, collection.resource, Some(&new), None);
+            commit::remove_along(call.api, collection, (&path, current.revision), along).await?
         } else {
             commit::put(call.api, collection, &path, stored.clone(), current.revision).await?
         };

@@ -2,6 +2,7 @@
 
 pub(crate) mod definition;
 mod pod;
+pub(crate) mod service;
 mod workload;
 
 use base64::Engine;
@@ -118,7 +119,10 @@ pub(crate) fn prepare_create(facts: &ResourceFacts, object: &mut Value, now: Tim
             json!({ "phase": "Pending", "lastPhaseTransitionTime": tree::time(now) })
         }
         ("", "persistentvolumeclaims") => json!({ "phase": "Pending" }),
-        ("", "services") => json!({ "loadBalancer": {} }),
+        ("", "services") => {
+            service::complete(None, object);
+            json!({ "loadBalancer": {} })
+        }
         ("storage.k8s.io", "volumeattachments") => json!({ "attached": false }),
         ("", "namespaces") => {
             prepare_namespace(object);
@@ -204,6 +208,7 @@ fn prepare_main(facts: &ResourceFacts, old: &Value, new: &mut Value) {
             prepare_namespace_labels(new);
         }
         ("", "secrets") => take_string_data(new),
+        ("", "services") => service::complete(Some(old), new),
         (custom::GROUP, custom::DEFINITIONS) => definition::note_storage_version(new),
         ("apps", "daemonsets") => workload::count_templates(Some(old), new),
         // What was asked for is not changed any more.

@@ -14,7 +14,7 @@ use super::create::{self, invalid};
 use super::owners::{self, Owners};
 use super::render::Renderer;
 use super::strategy::Endpoint;
-use super::{Call, admission, decode, events, metadata, rules, strategy, tree};
+use super::{Call, admission, decode, events, metadata, rules, services, strategy, tree};
 use crate::cache::Entry;
 use crate::cache::entry::{self, Apart};
 use crate::http::{Answer, Failure};
@@ -134,15 +134,21 @@ async fn store(call: &Call<'_>, current: &Entry, new: &Finished) -> Result<Store
         return Ok(Stored::Done(same));
     }
     let (api, path, revision) = (call.api, &current.path, current.revision);
-    let mut committed = if is_done(collection.resource, &new.object) {
-        commit::remove(api, collection, path, revision).await
+    let is_done = is_done(collection.resource, &new.object);
+    let along = || {
+        let after = (!is_done).then_some(&new.object);
+        services::along(api, collection.resource, new.before.as_ref(), after)
+    };
+    let at = (&**path, revision);
+    let mut committed = if is_done {
+        commit::remove_along(api, collection, at, along()).await
     } else {
-        commit::put(api, collection, path, stored.clone(), revision).await
+        commit::put_along(api, collection, at, stored.clone(), along()).await
     };
     // An object that is too large only with its owners goes without them.
     if commit::is_too_large(&committed) && new.managed.is_some() {
         stored = entry::encode_apart(&collection.head, &new.object, None);
-        committed = commit::put(api, collection, path, stored.clone(), revision).await;
+        committed = commit::put_along(api, collection, at, stored.clone(), along()).await;
     }
     Ok(match committed? {
         Committed::Done { revision } => {
@@ -168,6 +174,10 @@ pub(crate) fn is_done(facts: &ResourceFacts, object: &Value) -> bool {
 struct Finished {
     object: Value,
     managed: Option<String>,
+    /// The state before, where more than the object itself has to follow.
+    before: Option<Value>,
+    /// Held until the object is stored.
+    _numbers: services::Held,
 }
 
 /// Completes and checks a proposed state. `old` and `new` are in the form whose rules hold.
@@ -193,6 +203,7 @@ async fn finish(
         _ => Endpoint::Main,
     };
     strategy::prepare_update(facts, endpoint, old, &mut new);
+    let numbers = services::assign(call, Some(old), &mut new).await?;
     admission::update(call, old, &new)?;
     let managed = owners::without_idle_times(seen, &new, managed);
     let causes = match endpoint {
@@ -203,7 +214,12 @@ async fn finish(
         Endpoint::Binding => Vec::new(),
     };
     if causes.is_empty() {
-        Ok(Finished { object: new, managed })
+        Ok(Finished {
+            object: new,
+            managed,
+            before: services::is_service(facts).then(|| old.clone()),
+            _numbers: numbers,
+        })
     } else {
         Err(invalid(call, name, causes))
     }

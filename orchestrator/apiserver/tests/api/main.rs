@@ -37,6 +37,8 @@ mod samples;
 #[cfg(test)]
 mod security;
 #[cfg(test)]
+mod service_numbers;
+#[cfg(test)]
 mod verbs;
 #[cfg(test)]
 mod watches;

@@ -55,6 +55,7 @@ pub(super) fn service(service: &Value, faults: &mut Faults) {
             name => faults.invalid_each(&SPEC.field("externalName"), name, &names::dns1123_subdomain(name)),
         }
     }
+    super::service_fields::check(service, faults);
     let address = text(service, &["spec", "clusterIP"]);
     if !matches!(address, "" | "None") && address.parse::<IpAddr>().is_err() {
         let place = SPEC.field("clusterIPs");

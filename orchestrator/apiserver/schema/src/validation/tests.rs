@@ -432,6 +432,69 @@ fn services_and_endpoints_are_checked_as_data() {
             ),
         ],
     );
+    creates(
+        Gvk::new("v1", "Service"),
+        &service,
+        vec![
+            (
+                "of another type",
+                vec![
+                    ("/spec/ports/0/nodePort", json!(30_000)),
+                    ("/spec/loadBalancerClass", json!("a/b")),
+                    ("/spec/externalTrafficPolicy", json!("Local")),
+                ],
+                vec![
+                    "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
+                    r#"spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#,
+                    "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
+                ],
+            ),
+            (
+                "addresses that differ",
+                vec![("/spec/clusterIPs", json!(["10.0.0.2"]))],
+                vec![r#"spec.clusterIPs: Invalid value: ["10.0.0.2"]: first value must match `clusterIP`"#],
+            ),
+            (
+                "headless at ports of nodes",
+                vec![
+                    ("/spec/type", json!("NodePort")),
+                    ("/spec/clusterIP", json!("None")),
+                ],
+                vec![
+                    r#"spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for NodePort services"#,
+                ],
+            ),
+            (
+                "both families",
+                vec![
+                    ("/spec/ipFamilyPolicy", json!("RequireDualStack")),
+                    ("/spec/ipFamilies", json!(["IPv6"])),
+                ],
+                vec![
+                    r#"spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster"#,
+                    r#"spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services"#,
+                ],
+            ),
+            (
+                "affinity",
+                vec![("/spec/sessionAffinityConfig", json!({"clientIP": {}}))],
+                vec!["spec.sessionAffinityConfig: Forbidden: must not be set when session affinity is None"],
+            ),
+            (
+                "a long affinity",
+                vec![
+                    ("/spec/sessionAffinity", json!("ClientIP")),
+                    (
+                        "/spec/sessionAffinityConfig",
+                        json!({"clientIP": {"timeoutSeconds": 86_401}}),
+                    ),
+                ],
+                vec![
+                    "spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401: must be greater than 0 and less than 86400",
+                ],
+            ),
+        ],
+    );
     updates(
         Gvk::new("v1", "Service"),
         &service,
