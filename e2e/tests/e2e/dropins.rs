@@ -92,7 +92,7 @@ pub(crate) fn kubeconfig_of(cluster: &TestCluster, namespace: &str, account: &st
 }
 
 /// Makes an account that may do what its manifest says.
-fn account(kubectl: &Kubectl, name: &str) {
+pub(crate) fn account(kubectl: &Kubectl, name: &str) {
     let role = format!("moorline-{name}");
     let subject = format!("--serviceaccount={NAMESPACE}:{name}");
     let manifest = deploy().join(format!("rbac/{name}.yaml"));

@@ -22,6 +22,7 @@ mod interruptions;
 mod kubectl_versions;
 mod manifests;
 mod many;
+mod node_deployment;
 mod orphans;
 mod readme;
 mod sanity;

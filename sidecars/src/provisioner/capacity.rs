@@ -26,7 +26,7 @@ use crate::api::{WriteError, code, merge_patch};
 use crate::connection::call;
 use crate::driver::Driver;
 use crate::rpc_class::describe;
-use object::{Room, Write, item_of, writes};
+use object::{Producer, Room, Write, item_of, writes};
 
 /// After a volume came or went: changes of one burst become one look.
 const REFRESH_DELAY: Duration = Duration::from_secs(1);
@@ -50,6 +50,7 @@ pub(crate) enum CapacityError {
 /// The producer for one driver.
 pub(crate) struct CapacityProducer {
     driver: Driver,
+    producer: Producer,
     config: CapacityConfig,
     timeout: Duration,
     objects: Api<CSIStorageCapacity>,
@@ -72,6 +73,7 @@ impl CapacityProducer {
         let (provisioner, config) = config;
         let client = informers.client().clone();
         Self {
+            producer: Producer::new(&driver.facts.driver_name, provisioner.node_name.as_deref()),
             driver,
             timeout: provisioner.timeout,
             objects: Api::namespaced(client.clone(), &config.namespace),
@@ -134,17 +136,17 @@ impl CapacityProducer {
         self.classes
             .on_change_until(stop.clone(), move |_| goal_changed.notify_one());
         let (queue, goal) = (self.queue.clone(), self.goal.clone());
-        let driver_name = self.driver.facts.driver_name.clone();
+        let producer = self.producer.clone();
         self.cache
             .on_change_until(stop.clone(), move |change| match change {
                 // One that nobody wants (any more); the wanted ones are our own.
                 Change::Added(object) => {
-                    let item = item_of(object, &driver_name).filter(|item| !goal.lock().contains(item));
+                    let item = item_of(object, &producer).filter(|item| !goal.lock().contains(item));
                     item.into_iter().for_each(|item| queue.add(item));
                 }
                 // One that somebody took away.
                 Change::Removed(object) => {
-                    item_of(object, &driver_name)
+                    item_of(object, &producer)
                         .into_iter()
                         .for_each(|item| queue.add(item));
                 }
@@ -185,18 +187,18 @@ impl CapacityProducer {
     async fn reconcile(&self, item: Item) -> Result<Outcome, CapacityError> {
         let is_wanted = self.goal.lock().contains(&item);
         let class = self.classes.get(None, &item.class_name).filter(|_| is_wanted);
-        let driver_name = &self.driver.facts.driver_name;
+        let producer = &self.producer;
         let existing: Vec<Arc<CSIStorageCapacity>> = self
             .cache
             .list()
             .into_iter()
-            .filter(|object| item_of(object, driver_name).as_ref() == Some(&item))
+            .filter(|object| item_of(object, producer).as_ref() == Some(&item))
             .collect();
         let room = match &class {
             Some(class) => Some(self.ask(class, &item.segment).await?),
             None => None,
         };
-        for write in writes(&existing, room, &item, driver_name, self.config.owner.as_ref()) {
+        for write in writes(&existing, room, &item, producer, self.config.owner.as_ref()) {
             self.write(write).await?;
         }
         Ok(match class {

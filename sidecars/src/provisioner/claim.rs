@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use moorline_model::claim;
+use moorline_proto::csi::GetCapacityRequest;
 
 use super::config::ProvisionerConfig;
 use super::plan::{Plan, PlanError, plan};
@@ -68,6 +69,16 @@ pub(crate) enum Next {
     Refuse(Refusal),
     /// The node can't serve the claim: the scheduler shall choose another.
     Reschedule(Refusal),
+    /// One provisioner per node: nobody has the claim, and this node may take it, if it has room.
+    Bid(Box<Bid>),
+}
+
+/// What to ask of the driver before this node takes a claim.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Bid {
+    /// One with enough room is enough. None: nothing is asked; who takes the claim will say what is wrong.
+    pub(crate) questions: Vec<GetCapacityRequest>,
+    pub(crate) required: i64,
 }
 
 /// Why a claim can't be provisioned now.
@@ -111,9 +122,13 @@ pub(crate) fn decide(seen: &Seen<'_>, now: Timestamp) -> Next {
         // PV of a claim that is gone gets released and reclaimed like any other.
         return Next::Create(plan.clone());
     }
-    let Some(claim) = seen.claim.filter(|claim| is_ours(claim, seen)) else {
+    let Some(claim) = seen.claim.filter(|claim| is_asked(claim, seen)) else {
         return Next::Settled;
     };
+    let owner = owner(claim, seen.config);
+    if owner == Owner::Other {
+        return Next::Settled;
+    }
     let class_name = claim::class_name(claim);
     let Some(class) = seen.class else {
         return Next::Refuse(Refusal::NoClass(class_name.to_string()));
@@ -124,6 +139,12 @@ pub(crate) fn decide(seen: &Seen<'_>, now: Timestamp) -> Next {
     }
     if matches!(seen.source, Source::ForPopulator) {
         return Next::Settled;
+    }
+    if owner == Owner::Nobody {
+        return match seen.config.node_immediate_binding {
+            true => bid(claim, class, seen),
+            false => Next::Settled,
+        };
     }
     if let Some(slow) = &seen.slow
         && now < slow.until
@@ -139,13 +160,62 @@ pub(crate) fn decide(seen: &Seen<'_>, now: Timestamp) -> Next {
 }
 
 /// Whether the binder asked this driver to provision, and nobody has bound the claim otherwise.
-fn is_ours(claim: &PersistentVolumeClaim, seen: &Seen<'_>) -> bool {
+fn is_asked(claim: &PersistentVolumeClaim, seen: &Seen<'_>) -> bool {
     let is_asked = claim::storage_provisioner(claim) == Some(&seen.driver.driver_name);
-    let is_own_node = match &seen.config.node_name {
-        Some(node_name) => claim::selected_node(claim) == Some(node_name),
-        None => true,
+    is_asked && claim::volume_name(claim).is_none()
+}
+
+/// Whose a claim is among the provisioners of a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    This,
+    /// Another node's.
+    Other,
+    /// No node has it (yet).
+    Nobody,
+}
+
+/// Tells whose the claim is.
+pub(crate) fn owner(claim: &PersistentVolumeClaim, config: &ProvisionerConfig) -> Owner {
+    let selected = claim::selected_node(claim).filter(|name| !name.is_empty());
+    match (&config.node_name, selected) {
+        (None, _) => Owner::This,
+        (Some(own), Some(selected)) if own == selected => Owner::This,
+        (Some(_), Some(_)) => Owner::Other,
+        (Some(_), None) => Owner::Nobody,
+    }
+}
+
+/// The exact request that would be made here decides whether there is room for it.
+fn bid(claim: &PersistentVolumeClaim, class: &StorageClass, seen: &Seen<'_>) -> Next {
+    let plan = match make_plan(claim, class, seen) {
+        Ok(plan) => plan,
+        Err(Refusal::Topology(TopologyError::NotAllowed(_))) => return Next::Settled,
+        // If no node took the claim, no one would tell the user.
+        Err(_) => return Next::Bid(Box::default()),
     };
-    is_asked && is_own_node && claim::volume_name(claim).is_none()
+    let request = plan.request;
+    let required = request
+        .capacity_range
+        .as_ref()
+        .map_or(0, |range| range.required_bytes);
+    if required == 0 || !seen.driver.can(ControllerCapability::GetCapacity) {
+        return Next::Bid(Box::default());
+    }
+    let places = request.accessibility_requirements.map(|places| places.requisite);
+    let places: Vec<_> = match places {
+        Some(places) if !places.is_empty() => places.into_iter().map(Some).collect(),
+        _ => vec![None],
+    };
+    let question = |accessible_topology| GetCapacityRequest {
+        volume_capabilities: request.volume_capabilities.clone(),
+        parameters: request.parameters.clone(),
+        accessible_topology,
+    };
+    Next::Bid(Box::new(Bid {
+        questions: places.into_iter().map(question).collect(),
+        required,
+    }))
 }
 
 fn make_plan(claim: &PersistentVolumeClaim, class: &StorageClass, seen: &Seen<'_>) -> Result<Plan, Refusal> {
@@ -164,14 +234,14 @@ fn make_plan(claim: &PersistentVolumeClaim, class: &StorageClass, seen: &Seen<'_
     plan.request.mutable_parameters = mutable_parameters(seen)?;
     plan.request.volume_content_source = content_source(&seen.source, claim, (seen.driver, seen.config))?;
     plan.source = key_of(claim);
-    let is_delayed = claim::is_delayed(class);
-    if is_delayed {
+    let has_node = claim::is_delayed(class) || seen.config.node_name.is_some();
+    if has_node {
         plan.selected_node = claim::selected_node(claim).map(str::to_string);
     }
     if seen.driver.has_topology() {
         let inputs = Inputs {
             claim_name: claim.metadata.name.as_deref().unwrap_or_default(),
-            selected: if is_delayed {
+            selected: if has_node {
                 seen.selected_node.clone()
             } else {
                 None

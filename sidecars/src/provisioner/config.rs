@@ -38,6 +38,10 @@ pub struct ProvisionerConfig {
     pub capacity: Option<CapacityConfig>,
     /// One provisioner per node: the node whose claims it takes.
     pub node_name: Option<String>,
+    /// With [`Self::node_name`]: whether the node bids for claims with immediate binding, which no scheduler assigns.
+    pub node_immediate_binding: bool,
+    /// Between the bids for one claim; the first one waits, too, so that not all nodes come at once.
+    pub node_bid_interval: Backoff,
     /// Namespace of the ConfigMaps that hold what is being asked of the driver; `None` takes the client's own: the pod's
     /// namespace, or that of the kubeconfig's context. Must stay the same over restarts.
     pub ledger_namespace: Option<String>,
@@ -90,6 +94,11 @@ impl ProvisionerConfig {
             prevent_volume_mode_conversion: true,
             capacity: None,
             node_name: None,
+            node_immediate_binding: true,
+            node_bid_interval: Backoff {
+                min: Duration::from_secs(20),
+                max: Duration::from_secs(60),
+            },
             ledger_namespace: None,
         }
     }

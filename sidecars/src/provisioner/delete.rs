@@ -47,6 +47,7 @@ impl Provisioner {
             pv: held.as_deref(),
             class: class.as_deref(),
             is_attached,
+            node: self.node.as_ref(),
             driver: &self.driver.facts,
         };
         let next = decide(&seen);

@@ -59,9 +59,10 @@ pub(crate) fn claim_refusal(seen: &Provisioning<'_>, driver: &DriverFacts) -> Op
         claim_decider::Next::Refuse(refusal) | claim_decider::Next::Reschedule(refusal) => {
             Some(of_claim(&refusal))
         }
-        claim_decider::Next::Settled | claim_decider::Next::Create(_) | claim_decider::Next::Wait { .. } => {
-            None
-        }
+        claim_decider::Next::Settled
+        | claim_decider::Next::Create(_)
+        | claim_decider::Next::Wait { .. }
+        | claim_decider::Next::Bid(_) => None,
     }
 }
 
@@ -107,6 +108,7 @@ pub(crate) fn volume_refusal(
         pv: Some(pv),
         class,
         is_attached,
+        node: None,
         driver,
     };
     let volume_decider::Next::Refuse(refusal) = volume_decider::decide(&seen) else {

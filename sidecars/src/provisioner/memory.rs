@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::claim::Slow;
@@ -16,6 +17,17 @@ pub(crate) struct Memory {
     in_progress: Mutex<HashMap<String, Arc<Plan>>>,
     slow: Mutex<HashMap<String, Slow>>,
     busy: Mutex<HashSet<String>>,
+    bids: Mutex<HashMap<String, Bidding>>,
+}
+
+/// When this node bids for a claim that nobody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bidding {
+    /// Bids that came to nothing.
+    pub(crate) tries: u32,
+    pub(crate) due: Timestamp,
+    /// The user was told that there is no room here.
+    pub(crate) is_told: bool,
 }
 
 impl Memory {
@@ -36,6 +48,23 @@ impl Memory {
 
     pub(crate) fn drop_plan(&self, uid: &str) {
         self.in_progress.lock().remove(uid);
+    }
+
+    /// The bidding for a claim; the first call for it begins one.
+    pub(crate) fn bidding(&self, uid: &str, begin: impl FnOnce() -> Bidding) -> Bidding {
+        *self.bids.lock().entry(uid.to_string()).or_insert_with(begin)
+    }
+
+    pub(crate) fn set_bidding(&self, uid: &str, bidding: Option<Bidding>) {
+        let mut all = self.bids.lock();
+        match bidding {
+            Some(bidding) => {
+                all.insert(uid.to_string(), bidding);
+            }
+            None => {
+                all.remove(uid);
+            }
+        }
     }
 
     pub(crate) fn slow(&self, uid: &str) -> Option<Slow> {

@@ -3,6 +3,7 @@
 //! `claim` decides about claims, `volume` about PVs; `provision` and `delete` do what they decide. Each claim
 //! costs the write of its PV, and its share of a write to the `ledger`, which makes plans outlive the process.
 
+mod bidding;
 mod capacity;
 mod claim;
 mod class_parameters;
@@ -22,25 +23,32 @@ mod topology;
 mod volume;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
 use kube::Client;
+use moorline_proto::csi::NodeGetInfoRequest;
 use moorline_runtime::{Cache, Index, Informers, Queue, Recorder, run_workers};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{CapacityConfig, ProvisionerConfig};
 pub(crate) use memory::Memory;
 
-use crate::connection::DriverConnection;
+use crate::connection::{DriverConnection, call};
 use crate::discovery::ControllerCapability;
 use crate::driver::{Driver, supervise};
+use crate::rpc_class::describe;
 use crate::{DiscoveryError, SidecarError, recorder_component};
 use capacity::CapacityProducer;
 use ledger::Ledger;
 use provision::ClaimKey;
-use segments::NodeTopology;
+use segments::{ClusterTopology, NodeTopology};
 use source::SourceKey;
+use topology::Segment;
+
+/// Between two questions where the driver is.
+const NODE_INFO_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the provisioner for one driver until `stop`, with a connection of its own.
 ///
@@ -87,6 +95,8 @@ pub(crate) struct Provisioner {
     attachments: Option<(Index<String, VolumeAttachment>, Cache<VolumeAttachment>)>,
     /// Only if the driver has topology.
     topology: Option<NodeTopology>,
+    /// One provisioner per node: where the driver says that it is.
+    node: Option<Segment>,
     /// Only if capacity is published.
     capacity: Option<Arc<CapacityProducer>>,
     recorder: Recorder,
@@ -113,7 +123,15 @@ pub(crate) async fn serve(
     let queues = &driver.connection.metrics().queues;
     let claim_queue = Queue::new(config.retry_interval).observed(queues, "claims");
     let volume_queue = Queue::new(config.retry_interval).observed(queues, "volumes");
-    let provisioner = Arc::new(Provisioner::new(config, driver, &informers, memory, &stop));
+    let mut node = None;
+    if config.node_name.is_some() {
+        match own_segment(&driver, config.timeout, &stop).await {
+            Some(segment) => node = segment,
+            None => return,
+        }
+    }
+    let provisioner = Provisioner::new(config, (driver, node), &informers, memory, &stop);
+    let provisioner = Arc::new(provisioner);
     tokio::select! {
         biased;
         () = stop.cancelled() => return,
@@ -166,7 +184,7 @@ pub(crate) async fn serve(
 impl Provisioner {
     fn new(
         config: ProvisionerConfig,
-        driver: Driver,
+        (driver, node): (Driver, Option<Segment>),
         informers: &Informers,
         memory: Arc<Memory>,
         stop: &CancellationToken,
@@ -175,8 +193,15 @@ impl Provisioner {
         let driver_name = driver.facts.driver_name.clone();
         let attaches = driver.facts.can(ControllerCapability::PublishUnpublishVolume);
         let has_topology = driver.facts.has_topology();
-        let topology =
-            has_topology.then(|| NodeTopology::new(&driver_name, informers.cache(), informers.cache(), stop));
+        let topology = has_topology.then(|| match &config.node_name {
+            Some(node_name) => NodeTopology::fixed(node_name, node.as_ref().unwrap_or(&Segment::new())),
+            None => NodeTopology::Cluster(ClusterTopology::new(
+                &driver_name,
+                informers.cache(),
+                informers.cache(),
+                stop,
+            )),
+        });
         let can_tell = driver.facts.can(ControllerCapability::GetCapacity);
         let capacity = config.capacity.clone().filter(|_| can_tell).map(|capacity| {
             let config = (&config, capacity);
@@ -202,7 +227,8 @@ impl Provisioner {
                 stop.clone(),
             ),
             client,
-            identity: identity(&driver_name),
+            identity: identity(&driver_name, config.node_name.as_deref()),
+            node,
             sources: Queue::new(config.retry_interval),
             by_source: Index::new_until(&informers.cache(), stop.clone(), |claim| {
                 source::key_of(claim).into_iter().collect()
@@ -262,10 +288,38 @@ fn pv_name_of(attachment: &VolumeAttachment) -> Vec<String> {
         .collect()
 }
 
-fn identity(driver_name: &str) -> String {
+fn identity(driver_name: &str, node_name: Option<&str>) -> String {
     let millis = jiff::Timestamp::now().as_millisecond();
-    format!(
-        "{millis}-{}-{driver_name}",
-        uuid::Uuid::new_v4().as_u128() % 10_000
-    )
+    let number = uuid::Uuid::new_v4().as_u128() % 10_000;
+    let node = node_name.map(|name| format!("-{name}")).unwrap_or_default();
+    format!("{millis}-{number}-{driver_name}{node}")
+}
+
+/// Where the driver says that it is, asked until it answers; `None` inside for a driver that is anywhere. `None` when
+/// stopped.
+async fn own_segment(
+    driver: &Driver,
+    timeout: Duration,
+    stop: &CancellationToken,
+) -> Option<Option<Segment>> {
+    loop {
+        let mut node = driver.connection.node();
+        let asking = call(timeout, NodeGetInfoRequest {}, |request| {
+            node.node_get_info(request)
+        });
+        match stop.run_until_cancelled(asking).await? {
+            Ok(answer) => {
+                let topology = answer.accessible_topology;
+                return Some(topology.map(|topology| topology.segments.into_iter().collect()));
+            }
+            Err(status) => {
+                tracing::warn!(
+                    error = describe(&status),
+                    "The driver doesn't say where it is; one provisioner per node needs its node service on the same socket"
+                );
+            }
+        }
+        stop.run_until_cancelled(tokio::time::sleep(NODE_INFO_INTERVAL))
+            .await?;
+    }
 }

@@ -98,6 +98,9 @@ fn source_kind(plan: &Plan) -> &'static str {
 impl Provisioner {
     /// One look at one claim.
     pub(super) async fn reconcile_claim(&self, key: ClaimKey) -> Result<Outcome, ProvisionError> {
+        if let Some(pause) = self.pause_before_bid(&key) {
+            return Ok(Outcome::After(pause));
+        }
         let Some(_busy) = self.memory.begin(&self.config.volume_name(&key.uid)) else {
             return Ok(Outcome::After(BUSY_INTERVAL));
         };
@@ -128,6 +131,7 @@ impl Provisioner {
                 Err(ProvisionError::Refused(Box::new(refusal)))
             }
             Next::Reschedule(refusal) => self.reschedule(&key, refusal.to_string()).await,
+            Next::Bid(bid) => self.bid(&key, *bid).await,
         }
     }
 
@@ -140,7 +144,8 @@ impl Provisioner {
         let class = self.classes.get(None, class_name);
         let selected = claim
             .and_then(claim::selected_node)
-            .filter(|name| !name.is_empty());
+            .filter(|name| !name.is_empty())
+            .or(self.config.node_name.as_deref());
         let topology = self.topology.as_ref();
         let cluster = topology.map(|topology| topology.segments()).unwrap_or_default();
         let named_attributes = claim.map(claim::attributes_class_name).unwrap_or_default();
@@ -489,6 +494,7 @@ impl Provisioner {
     /// Nothing is left to do for the claim.
     fn forget(&self, uid: &str) {
         self.drop_plan(uid);
+        self.memory.set_bidding(uid, None);
         self.memory.set_slow(uid, None);
     }
 
@@ -504,7 +510,7 @@ impl Provisioner {
             .event(&plan.claim, EventType::Warning, "ProvisioningFailed", message);
     }
 
-    fn claim_event(&self, key: &ClaimKey, event_type: EventType, reason: &str, message: String) {
+    pub(super) fn claim_event(&self, key: &ClaimKey, event_type: EventType, reason: &str, message: String) {
         let reference = ObjectReference {
             api_version: Some("v1".to_string()),
             kind: Some("PersistentVolumeClaim".to_string()),

@@ -12,11 +12,78 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::topology::{ClusterSegments, SelectedNode};
+use super::topology::{ClusterSegments, Segment, SelectedNode};
+
+/// Where the driver is.
+#[derive(Clone, Debug)]
+pub(crate) enum NodeTopology {
+    /// On the nodes of the cluster.
+    Cluster(ClusterTopology),
+    /// One provisioner per node: on that one, as the driver itself says. No node is watched.
+    Fixed {
+        node: SelectedNode,
+        segments: Arc<ClusterSegments>,
+        /// Never changes.
+        changes: watch::Sender<u64>,
+    },
+}
+
+impl NodeTopology {
+    /// Of a provisioner that has only that node.
+    pub(crate) fn fixed(node_name: &str, segment: &Segment) -> Self {
+        let keys: BTreeSet<String> = segment.keys().cloned().collect();
+        Self::Fixed {
+            segments: Arc::new(ClusterSegments::collect([keys.clone()], [segment])),
+            node: SelectedNode {
+                name: node_name.to_string(),
+                keys: Some(keys),
+                labels: Some(segment.clone()),
+            },
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Waits until all that is watched is known.
+    pub(crate) async fn synced(&self) {
+        match self {
+            Self::Cluster(cluster) => cluster.synced().await,
+            Self::Fixed { .. } => {}
+        }
+    }
+
+    /// Changes whenever nodes, their labels or the driver's keys do.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Cluster(cluster) => cluster.changes.subscribe(),
+            Self::Fixed { changes, .. } => changes.subscribe(),
+        }
+    }
+
+    /// All segments.
+    pub(crate) fn segments(&self) -> Arc<ClusterSegments> {
+        match self {
+            Self::Cluster(cluster) => cluster.segments(),
+            Self::Fixed { segments, .. } => segments.clone(),
+        }
+    }
+
+    /// What is known of the node that a claim's volume shall be on.
+    pub(crate) fn selected(&self, node_name: &str) -> SelectedNode {
+        match self {
+            Self::Cluster(cluster) => cluster.selected(node_name),
+            Self::Fixed { node, .. } if node.name == node_name => node.clone(),
+            Self::Fixed { .. } => SelectedNode {
+                name: node_name.to_string(),
+                keys: None,
+                labels: None,
+            },
+        }
+    }
+}
 
 /// Nodes as far as the topology of one driver is concerned.
 #[derive(Clone, Debug)]
-pub(crate) struct NodeTopology {
+pub(crate) struct ClusterTopology {
     driver_name: String,
     nodes: Cache<Node>,
     csi_nodes: Cache<CSINode>,
@@ -26,7 +93,7 @@ pub(crate) struct NodeTopology {
     collected: Arc<Mutex<Arc<ClusterSegments>>>,
 }
 
-impl NodeTopology {
+impl ClusterTopology {
     /// Follows both caches until `stop`.
     pub(crate) fn new(
         driver_name: &str,
@@ -69,19 +136,12 @@ impl NodeTopology {
         }
     }
 
-    /// Waits until both caches are filled.
-    pub(crate) async fn synced(&self) {
+    async fn synced(&self) {
         self.nodes.synced().await;
         self.csi_nodes.synced().await;
     }
 
-    /// Changes whenever nodes, their labels or the driver's keys do.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    /// All segments of the cluster.
-    pub(crate) fn segments(&self) -> Arc<ClusterSegments> {
+    fn segments(&self) -> Arc<ClusterSegments> {
         let mut collected = self.collected.lock();
         if self.is_stale.swap(false, Ordering::AcqRel) {
             let no_labels = BTreeMap::new();
@@ -98,8 +158,7 @@ impl NodeTopology {
         collected.clone()
     }
 
-    /// What is known of the node that a claim's pod shall run on.
-    pub(crate) fn selected(&self, node_name: &str) -> SelectedNode {
+    fn selected(&self, node_name: &str) -> SelectedNode {
         let csi_node = self.csi_nodes.get(None, node_name);
         SelectedNode {
             name: node_name.to_string(),

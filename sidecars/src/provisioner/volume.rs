@@ -10,6 +10,8 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, SecretReference};
 use k8s_openapi::api::storage::v1::StorageClass;
 use moorline_model::claim::annotation;
+use moorline_model::node_affinity::{self, NodeFacts};
+use moorline_model::topology::Segments;
 use moorline_model::volume::{PvPhase, ReclaimPolicy, claim_ref, phase, reclaim_policy};
 use moorline_model::{keys, mutant};
 
@@ -26,6 +28,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) class: Option<&'a StorageClass>,
     /// Whether a VolumeAttachment names the PV. Looked up only if the driver attaches.
     pub(crate) is_attached: bool,
+    /// One provisioner per node: where it is. Volumes elsewhere are others' business.
+    pub(crate) node: Option<&'a Segments>,
     pub(crate) driver: &'a DriverFacts,
 }
 
@@ -61,7 +65,14 @@ pub(crate) enum Refusal {
 
 /// Decides.
 pub(crate) fn decide(seen: &Seen<'_>) -> Next {
-    let Some(pv) = seen.pv.filter(|pv| is_ours(pv, &seen.driver.driver_name)) else {
+    let is_here = |pv: &&PersistentVolume| {
+        seen.node.is_none_or(|labels| {
+            let node = NodeFacts { name: "", labels };
+            node_affinity::pv_fits_node(pv, node).unwrap_or(false)
+        })
+    };
+    let ours = seen.pv.filter(|pv| is_ours(pv, &seen.driver.driver_name));
+    let Some(pv) = ours.filter(is_here) else {
         return Next::Settled;
     };
     let has_finalizer = pv

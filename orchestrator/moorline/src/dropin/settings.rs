@@ -158,11 +158,6 @@ fn node_name() -> anyhow::Result<String> {
 /// # Errors
 /// A value that can't be used.
 pub(crate) fn provisioner(values: &Values) -> anyhow::Result<ProvisionerConfig> {
-    if values.flag("node-deployment") {
-        bail!(
-            "--node-deployment is not there yet: run one provisioner for the driver, with --leader-election"
-        );
-    }
     let prefix = values.text("volume-name-prefix");
     if prefix.is_empty() {
         bail!("--volume-name-prefix must not be empty");
@@ -181,12 +176,34 @@ pub(crate) fn provisioner(values: &Values) -> anyhow::Result<ProvisionerConfig> 
     config.immediate_topology = values.flag("immediate-topology");
     config.controller_publish_readonly = values.flag("controller-publish-readonly");
     config.prevent_volume_mode_conversion = values.flag("prevent-volume-mode-conversion");
+    if values.flag("node-deployment") {
+        node_deployment(values, &mut config)?;
+    }
     config.ledger_namespace = Some(
         values
             .some_text("ledger-namespace")
             .unwrap_or_else(|| election_namespace(values)),
     );
     Ok(config)
+}
+
+fn node_deployment(values: &Values, config: &mut ProvisionerConfig) -> anyhow::Result<()> {
+    if values.flag("leader-election") {
+        bail!("--node-deployment and --leader-election exclude each other: each node has its own volumes");
+    }
+    let (min, max) = (
+        values.duration("node-deployment-base-delay"),
+        values.duration("node-deployment-max-delay"),
+    );
+    if min.is_zero() || max < min {
+        bail!(
+            "--node-deployment-base-delay ({min:?}) must be above 0, and --node-deployment-max-delay ({max:?}) not below it"
+        );
+    }
+    config.node_name = Some(node_name()?);
+    config.node_immediate_binding = values.flag("node-deployment-immediate-binding");
+    config.node_bid_interval = Backoff { min, max };
+    Ok(())
 }
 
 /// Settings of the attacher.
@@ -310,7 +327,11 @@ mod tests {
     #[test]
     fn what_can_not_be_used_is_refused_with_the_reason() {
         let cases: &[(&[&str], &str)] = &[
-            (&["--node-deployment"], "--node-deployment is not there yet"),
+            (&["--node-deployment", "--leader-election"], "exclude each other"),
+            (
+                &["--node-deployment", "--node-deployment-max-delay=1s"],
+                "not below it",
+            ),
             (
                 &["--volume-name-prefix="],
                 "--volume-name-prefix must not be empty",

@@ -267,29 +267,26 @@ const PROVISIONER: &[Flag] = &[
         "node-deployment",
         Kind::Bool,
         "false",
-        "One provisioner on each node",
+        "One provisioner on each node, for the volumes there; NODE_NAME says which that is",
     ),
     Flag::new(
         "node-deployment-immediate-binding",
         Kind::Bool,
         "true",
-        "Also for immediate binding",
-    )
-    .ignored("see --node-deployment"),
+        "With --node-deployment: take claims with immediate binding, too",
+    ),
     Flag::new(
         "node-deployment-base-delay",
         Kind::Duration,
         "20s",
-        "First pause before taking a claim",
-    )
-    .ignored("see --node-deployment"),
+        "With --node-deployment: first pause before taking such a claim",
+    ),
     Flag::new(
         "node-deployment-max-delay",
         Kind::Duration,
         "1m0s",
-        "Longest pause before taking a claim",
-    )
-    .ignored("see --node-deployment"),
+        "With --node-deployment: longest pause before taking such a claim",
+    ),
     Flag::new("enable-pprof", Kind::Bool, "false", "Serve profiles").ignored(GO_RUNTIME),
 ];
 

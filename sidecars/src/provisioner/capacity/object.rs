@@ -9,8 +9,54 @@ use serde_json::{Value, json};
 
 use super::Item;
 
-/// Objects of this provisioner carry it; those of others are left alone.
+/// Objects of this provisioner carry it, or it and the name of its node; those of others are left alone.
 const MANAGED_BY: &str = "external-provisioner";
+/// Longest value of a label.
+const LABEL_LENGTH_MAX: usize = 63;
+
+/// Whose objects these are: the values of two labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Producer {
+    pub(crate) driver_name: String,
+    pub(crate) managed_by: String,
+}
+
+impl Producer {
+    /// Of the driver's only provisioner, or that of a node.
+    pub(crate) fn new(driver_name: &str, node_name: Option<&str>) -> Self {
+        Self {
+            driver_name: driver_name.to_string(),
+            managed_by: node_name.map_or_else(|| MANAGED_BY.to_string(), managed_by),
+        }
+    }
+}
+
+/// As upstream's, so that one takes over the other's objects.
+fn managed_by(node_name: &str) -> String {
+    let whole = format!("{MANAGED_BY}-{node_name}");
+    if whole.len() <= LABEL_LENGTH_MAX {
+        return whole;
+    }
+    // Dashes on both sides, and eight digits.
+    match LABEL_LENGTH_MAX.checked_sub(10 + node_name.len()) {
+        Some(room) => format!(
+            "{}-{:08x}-{node_name}",
+            &MANAGED_BY[..room],
+            fnv1a_32(MANAGED_BY.as_bytes())
+        ),
+        None => {
+            let room = MANAGED_BY.len().min(LABEL_LENGTH_MAX - 9);
+            format!("{}-{:08x}", &MANAGED_BY[..room], fnv1a_32(whole.as_bytes()))
+        }
+    }
+}
+
+/// FNV-1a, 32 bits.
+fn fnv1a_32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
 
 /// The driver's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +74,12 @@ pub(crate) enum Write {
 }
 
 /// The item that an object of this provisioner speaks of; `None` for objects of others.
-pub(crate) fn item_of(object: &CSIStorageCapacity, driver_name: &str) -> Option<Item> {
+pub(crate) fn item_of(object: &CSIStorageCapacity, producer: &Producer) -> Option<Item> {
     let labels = object.metadata.labels.as_ref()?;
     let is = |key: &str, value: &str| labels.get(key).is_some_and(|held| held == value);
-    if !is(keys::CAPACITY_DRIVER_NAME, driver_name) || !is(keys::CAPACITY_MANAGED_BY, MANAGED_BY) {
+    if !is(keys::CAPACITY_DRIVER_NAME, &producer.driver_name)
+        || !is(keys::CAPACITY_MANAGED_BY, &producer.managed_by)
+    {
         return None;
     }
     let segment = object
@@ -49,7 +97,7 @@ pub(crate) fn writes(
     existing: &[Arc<CSIStorageCapacity>],
     room: Option<Room>,
     item: &Item,
-    driver_name: &str,
+    producer: &Producer,
     owner: Option<&OwnerReference>,
 ) -> Vec<Write> {
     let mut existing: Vec<&Arc<CSIStorageCapacity>> = existing.iter().collect();
@@ -58,7 +106,7 @@ pub(crate) fn writes(
         return existing.into_iter().map(|object| delete(object)).collect();
     };
     let Some((kept, doubles)) = existing.split_first() else {
-        return vec![Write::Create(Box::new(create(room, item, driver_name, owner)))];
+        return vec![Write::Create(Box::new(create(room, item, producer, owner)))];
     };
     let mut writes: Vec<Write> = doubles.iter().map(|object| delete(object)).collect();
     if !says(kept, room) {
@@ -84,20 +132,21 @@ fn says(object: &CSIStorageCapacity, room: Room) -> bool {
         && bytes(object.maximum_volume_size.as_ref()) == room.maximum_volume_size
 }
 
-fn create(room: Room, item: &Item, driver_name: &str, owner: Option<&OwnerReference>) -> CSIStorageCapacity {
+fn create(
+    room: Room,
+    item: &Item,
+    producer: &Producer,
+    owner: Option<&OwnerReference>,
+) -> CSIStorageCapacity {
     let labels = [
-        (keys::CAPACITY_DRIVER_NAME, driver_name),
-        (keys::CAPACITY_MANAGED_BY, MANAGED_BY),
+        (keys::CAPACITY_DRIVER_NAME, &producer.driver_name),
+        (keys::CAPACITY_MANAGED_BY, &producer.managed_by),
     ];
     let match_labels = (!item.segment.is_empty()).then(|| item.segment.clone());
     CSIStorageCapacity {
         metadata: ObjectMeta {
             generate_name: Some("csisc-".to_string()),
-            labels: Some(
-                labels
-                    .map(|(key, value)| (key.to_string(), value.to_string()))
-                    .into(),
-            ),
+            labels: Some(labels.map(|(key, value)| (key.to_string(), value.clone())).into()),
             owner_references: owner.map(|owner| vec![owner.clone()]),
             ..Default::default()
         },
@@ -138,6 +187,10 @@ mod tests {
         Arc::new(object(merged(base, patch)))
     }
 
+    fn own() -> Producer {
+        Producer::new(DRIVER, None)
+    }
+
     fn item() -> Item {
         Item {
             class_name: "fast".into(),
@@ -154,15 +207,22 @@ mod tests {
 
     #[test]
     fn an_object_tells_its_item_unless_it_is_anothers() {
-        assert_eq!(item_of(&held("a", json!({})), DRIVER), Some(item()));
+        assert_eq!(item_of(&held("a", json!({})), &own()), Some(item()));
         let everywhere = held("a", json!({"nodeTopology": null}));
         assert_eq!(
-            item_of(&everywhere, DRIVER).map(|item| item.segment.len()),
+            item_of(&everywhere, &own()).map(|item| item.segment.len()),
             Some(0)
         );
         let others = json!({"metadata": {"labels": {"csi.storage.k8s.io/managed-by": "somebody"}}});
-        assert_eq!(item_of(&held("a", others), DRIVER), None);
-        assert_eq!(item_of(&held("a", json!({})), "other.driver"), None);
+        assert_eq!(item_of(&held("a", others), &own()), None);
+        assert_eq!(
+            item_of(&held("a", json!({})), &Producer::new("other.driver", None)),
+            None
+        );
+        assert_eq!(
+            item_of(&held("a", json!({})), &Producer::new(DRIVER, Some("n1"))),
+            None
+        );
     }
 
     #[test]
@@ -214,7 +274,7 @@ mod tests {
             ("nothing", vec![], None, vec![]),
         ];
         for (name, existing, room, expected) in cases {
-            assert_eq!(writes(&existing, room, &item(), DRIVER, None), expected, "{name}");
+            assert_eq!(writes(&existing, room, &item(), &own(), None), expected, "{name}");
         }
     }
 
@@ -224,16 +284,46 @@ mod tests {
             name: "pod".into(),
             ..Default::default()
         };
-        let made = writes(&[], room(1), &item(), DRIVER, Some(&owner));
+        let made = writes(&[], room(1), &item(), &own(), Some(&owner));
         let [Write::Create(made)] = made.as_slice() else {
             panic!("{made:?}")
         };
-        assert_eq!(item_of(made, DRIVER), Some(item()));
+        assert_eq!(item_of(made, &own()), Some(item()));
         assert_eq!(
             made.capacity.as_ref().map(|capacity| capacity.0.as_str()),
             Some("1Gi")
         );
         assert_eq!(made.metadata.generate_name.as_deref(), Some("csisc-"));
         assert_eq!(made.metadata.owner_references.as_ref().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn nodes_have_their_own_label() {
+        let long = "n".repeat(50);
+        let longer = "n".repeat(60);
+        let cases = [
+            ("n1", "external-provisioner-n1".to_string()),
+            (
+                &*"n".repeat(42),
+                format!("external-provisioner-{}", "n".repeat(42)),
+            ),
+            (
+                &*long,
+                format!("ext-{:08x}-{long}", fnv1a_32(b"external-provisioner")),
+            ),
+            (
+                &*longer,
+                format!(
+                    "external-provisioner-{:08x}",
+                    fnv1a_32(format!("external-provisioner-{longer}").as_bytes())
+                ),
+            ),
+        ];
+        for (node, expected) in cases {
+            let found = Producer::new(DRIVER, Some(node)).managed_by;
+            assert_eq!(found, expected);
+            assert!(found.len() <= LABEL_LENGTH_MAX, "{found}");
+        }
+        assert_eq!(fnv1a_32(b"a"), 0xe40c_292c);
     }
 }

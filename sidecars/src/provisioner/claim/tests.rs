@@ -125,6 +125,16 @@ fn render(next: Next) -> String {
         Next::Wait { until } => format!("wait {}", until.duration_since(at(0)).as_secs()),
         Next::Refuse(refusal) => format!("refuse: {refusal}"),
         Next::Reschedule(refusal) => format!("reschedule: {refusal}"),
+        Next::Bid(bid) => {
+            let places = bid.questions.iter().map(|question| {
+                let place = question.accessible_topology.as_ref();
+                let zone = place.and_then(|place| place.segments.get("zone"));
+                zone.map_or("anywhere", String::as_str)
+            });
+            format!("bid {} {}", bid.required, places.collect::<Vec<_>>().join(","))
+                .trim()
+                .to_string()
+        }
     }
 }
 
@@ -569,5 +579,91 @@ fn restores_need_a_snapshot_that_is_fit() {
                 "{name}"
             );
         }
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
+fn nodes_bid_for_claims_that_nobody_has() {
+    /// A provisioner of node `n`, which can say how much room it has; immediate binding; nobody has the claim.
+    fn on_node(change: impl FnOnce(&mut World)) -> Box<World> {
+        delayed(|world| {
+            world.claim = Some(claim(json!({})));
+            world.class = Some(class(json!({})));
+            world.config.node_name = Some("n".into());
+            world
+                .driver
+                .controller
+                .insert(ControllerCapability::GetCapacity as i32);
+            change(world);
+        })
+    }
+    let selected = |name: &str| {
+        Some(claim(
+            json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": name}}}),
+        ))
+    };
+    let allowing = |zone: &str| {
+        let terms = json!([{"matchLabelExpressions": [{"key": "zone", "values": [zone]}]}]);
+        Some(class(json!({"allowedTopologies": terms})))
+    };
+    let size: i64 = 1 << 30;
+    let room_in = |place: &str| format!("bid {size} {place}");
+    let cases = [
+        ("nobody's", on_node(|_| {}), room_in("a")),
+        (
+            "own by now",
+            on_node(|w| w.claim = selected("n")),
+            "create pvc-u1".to_string(),
+        ),
+        (
+            "another's by now",
+            on_node(|w| w.claim = selected("m")),
+            "settled".into(),
+        ),
+        (
+            "empty is nobody's",
+            on_node(|w| w.claim = selected("")),
+            room_in("a"),
+        ),
+        (
+            "not asked of us",
+            on_node(|w| w.config.node_immediate_binding = false),
+            "settled".into(),
+        ),
+        (
+            "delayed: the scheduler's choice",
+            on_node(|w| w.class = Some(class(json!({"volumeBindingMode": "WaitForFirstConsumer"})))),
+            "settled".into(),
+        ),
+        ("allowed here", on_node(|w| w.class = allowing("a")), room_in("a")),
+        (
+            "not allowed here",
+            on_node(|w| w.class = allowing("b")),
+            "settled".into(),
+        ),
+        (
+            "no topology",
+            on_node(|w| w.driver.forget_topology()),
+            room_in("anywhere"),
+        ),
+        (
+            "driver doesn't say",
+            on_node(|w| {
+                w.driver
+                    .controller
+                    .remove(&(ControllerCapability::GetCapacity as i32));
+            }),
+            "bid 0".into(),
+        ),
+        (
+            "can't be made: who takes it tells",
+            on_node(|w| w.claim = Some(claim(json!({"spec": {"selector": {}}})))),
+            "bid 0".into(),
+        ),
+        ("PV exists", on_node(|w| w.pv_exists = true), "settled".into()),
+    ];
+    for (name, world, expected) in cases {
+        assert_eq!(render(next(&world)), expected, "{name}");
     }
 }

@@ -16,6 +16,7 @@ fn next(patch: Value, is_attached: bool) -> Next {
         pv: Some(&pv),
         class: Some(&class),
         is_attached,
+        node: None,
         driver: &driver,
     })
 }
@@ -140,6 +141,7 @@ fn gone_and_incapable() {
         pv: None,
         class: None,
         is_attached: false,
+        node: None,
         driver: &facts,
     };
     assert_eq!(decide(&gone), Next::Settled);
@@ -151,4 +153,32 @@ fn gone_and_incapable() {
         }),
         Next::Refuse(Refusal::Incapable)
     );
+}
+
+#[test]
+fn each_node_has_its_own_volumes() {
+    let released = |zone: Option<&str>| {
+        let term = json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]);
+        let affinity = zone.map_or(json!(null), |_| json!({"required": {"nodeSelectorTerms": term}}));
+        pv(json!({"spec": {"nodeAffinity": affinity}, "status": {"phase": "Released"}}))
+    };
+    let here = Segments::from([("zone".to_string(), "a".to_string())]);
+    let facts = driver(&[ControllerCapability::CreateDeleteVolume]);
+    let cases = [
+        ("one for all", released(Some("b")), None, true),
+        ("here", released(Some("a")), Some(&here), true),
+        ("elsewhere", released(Some("b")), Some(&here), false),
+        ("anywhere", released(None), Some(&here), true),
+    ];
+    for (name, held, node, is_deleted) in cases {
+        let next = decide(&Seen {
+            pv: Some(&held),
+            class: None,
+            is_attached: false,
+            node,
+            driver: &facts,
+        });
+        assert_eq!(matches!(next, Next::Delete(_)), is_deleted, "{name}: {next:?}");
+        assert_eq!(next == Next::Settled, !is_deleted, "{name}");
+    }
 }
