@@ -166,11 +166,14 @@ mod tests {
     type Case<'a> = (&'a str, Value, Option<&'a StorageClass>, Option<(&'a str, Actor)>);
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn refusals_of_the_provisioner() {
         let good = testing::class(json!({}));
         let foreign = testing::class(json!({"provisioner": "other.example"}));
+        let wrong = testing::class(json!({"parameters": {"csi.storage.k8s.io/colour": "red"}}));
         let clone = json!({"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "origin"}}});
-        let cases: [Case<'_>; 5] = [
+        let from = |kind: &str, group: &str| json!({"spec": {"dataSourceRef": {"apiGroup": group, "kind": kind, "name": "x"}}});
+        let cases: Vec<Case<'_>> = vec![
             ("asks", json!({}), Some(&good), None),
             (
                 "no class",
@@ -195,6 +198,30 @@ mod tests {
                 clone,
                 Some(&good),
                 Some(("\"origin\" can't be cloned", Actor::User)),
+            ),
+            (
+                "missing snapshot",
+                from("VolumeSnapshot", "snapshot.storage.k8s.io"),
+                Some(&good),
+                Some(("snapshot \"x\" can't be restored", Actor::User)),
+            ),
+            (
+                "a populator's source",
+                from("Recipe", "example.com"),
+                Some(&good),
+                Some(("a populator has to fill it", Actor::Admin)),
+            ),
+            (
+                "missing attributes class",
+                json!({"spec": {"volumeAttributesClassName": "gold"}}),
+                Some(&good),
+                Some(("\"gold\" not found", Actor::Admin)),
+            ),
+            (
+                "a class that can't be read",
+                json!({}),
+                Some(&wrong),
+                Some(("csi.storage.k8s.io/colour", Actor::Admin)),
             ),
         ];
         for (name, patch, class, expected) in cases {
@@ -254,6 +281,127 @@ mod tests {
             assert_eq!((found.actor, found.message.as_str()), (actor, told));
             assert_eq!(found.reason, "FailedAttachVolume");
         }
+    }
+
+    #[test]
+    fn an_attributes_class_of_another_driver_is_the_users_choice() {
+        let class = testing::class(json!({}));
+        let gold: VolumeAttributesClass =
+            object(json!({"metadata": {"name": "gold"}, "driverName": "other.example"}));
+        let claim = testing::claim(json!({"spec": {"volumeAttributesClassName": "gold"}}));
+        let found = provisioning(&Provisioning {
+            claim: Some(&claim),
+            class: Some(&class),
+            attributes_class: Some(&gold),
+            ..Default::default()
+        })
+        .unwrap();
+        assert_eq!(found.actor, Actor::User, "{found:?}");
+        assert_eq!(found.reason, "ProvisioningFailed");
+    }
+
+    #[test]
+    fn refusals_of_the_attacher() {
+        let node: CSINode = object(json!({"metadata": {"name": "n1"}, "spec": {"drivers": [
+            {"name": testing::DRIVER, "nodeID": "x"}, {"name": "other.example", "nodeID": "y"}]}}));
+        let of = |source: Value| -> VolumeAttachment {
+            object(
+                json!({"metadata": {"name": "a"}, "spec": {"attacher": testing::DRIVER, "nodeName": "n1",
+                "source": source}}),
+            )
+        };
+        let named = of(json!({"persistentVolumeName": "pvc-u1"}));
+        let foreign = testing::pv(json!({"spec": {"csi": {"driver": "other.example"}}}));
+        let deleting = testing::pv(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        let strange = testing::pv(json!({"spec": {"accessModes": ["ReadWriteSometimes"]}}));
+        for (name, attachment, pv, text, actor) in [
+            (
+                "no volume",
+                &of(json!({})),
+                None,
+                "names no persistent volume",
+                Actor::Admin,
+            ),
+            (
+                "deleting",
+                &named,
+                Some(&deleting),
+                "marked for deletion",
+                Actor::User,
+            ),
+            (
+                "foreign",
+                &named,
+                Some(&foreign),
+                "not a volume of this driver",
+                Actor::Admin,
+            ),
+            (
+                "strange modes",
+                &named,
+                Some(&strange),
+                "access mode",
+                Actor::Admin,
+            ),
+        ] {
+            let found = attaching(attachment, pv, Some(&node)).unwrap_or_else(|| panic!("{name}"));
+            assert!(found.message.contains(text), "{name}: {found:?}");
+            assert_eq!(found.actor, actor, "{name}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_of_the_resizer_and_its_turn() {
+        let now = Timestamp::UNIX_EPOCH;
+        let grows = |patch: Value| {
+            let more = json!({"spec": {"volumeName": "pvc-u1", "resources": {"requests": {"storage": "2Gi"}}},
+                "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+            testing::claim(testing::merged(more, patch))
+        };
+        let pv = testing::pv(json!({}));
+        let due = resizing(&grows(json!({})), Some(&pv), now).unwrap();
+        assert_eq!((due.reason, due.actor), ("Resizing", Actor::Resizer));
+        assert!(due.message.ends_with("grow the volume to 2Gi"), "{due:?}");
+        let under_way = json!({"status": {"allocatedResources": {"storage": "2Gi"},
+            "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
+            "conditions": [{"type": "Resizing", "status": "True"}]}});
+        assert_eq!(
+            resizing(&grows(under_way), Some(&pv), now).unwrap().reason,
+            "Resizing"
+        );
+        let unreadable = testing::pv(json!({"spec": {"capacity": {"storage": "much"}}}));
+        let found = resizing(&grows(json!({})), Some(&unreadable), now).unwrap();
+        assert_eq!((found.reason, found.actor), ("VolumeResizeFailed", Actor::Admin));
+        let same = grows(json!({"status": {"capacity": {"storage": "2Gi"}}}));
+        assert_eq!(resizing(&same, Some(&pv), now), None);
+    }
+
+    #[test]
+    fn refusals_of_deletion_and_of_the_snapshotter() {
+        let half = testing::pv(
+            json!({"status": {"phase": "Released"}, "metadata": {"annotations": {
+            "volume.kubernetes.io/provisioner-deletion-secret-name": "s"}}}),
+        );
+        let found = deletion(&half, None, false).unwrap();
+        assert_eq!((found.reason, found.actor), ("VolumeFailedDelete", Actor::Admin));
+        let content = |class: Value| -> VolumeSnapshotContent {
+            object(json!({"metadata": {"name": "c"}, "spec": {"driver": "d",
+                "deletionPolicy": "Delete", "volumeSnapshotClassName": class, "source": {"volumeHandle": "h"},
+                "volumeSnapshotRef": {"namespace": "ns", "name": "s", "uid": "u"}}}))
+        };
+        let class = |parameters: Value| -> VolumeSnapshotClass {
+            object(
+                json!({"metadata": {"name": "quick"}, "driver": "d", "deletionPolicy": "Delete",
+                "parameters": parameters}),
+            )
+        };
+        let plain = class(json!({}));
+        let odd = class(json!({"csi.storage.k8s.io/colour": "red"}));
+        assert_eq!(snapshotting(&content(json!("quick")), Some(&plain)), None);
+        let nameless = snapshotting(&content(Value::Null), None).unwrap();
+        assert!(nameless.advice.contains("name a class"), "{nameless:?}");
+        let odd = snapshotting(&content(json!("quick")), Some(&odd)).unwrap();
+        assert!(odd.advice.contains("parameters"), "{odd:?}");
     }
 
     #[test]

@@ -175,6 +175,18 @@ mod tests {
     ];
 
     #[test]
+    fn a_description_has_code_message_and_causes() {
+        let plain = Status::new(Code::OutOfRange, "too much");
+        assert_eq!(describe(&plain), "rpc error: code = OutOfRange desc = too much");
+        let lost = Status::from_error(Box::new(std::io::Error::other("connection reset")));
+        let text = describe(&lost);
+        assert!(
+            text.starts_with("rpc error: code = ") && text.contains("connection reset"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn every_code_of_create_volume_has_its_class() {
         use CreateFailure::{Exhausted as E, Final as F, Infeasible as I, Uncertain as U};
         let classes = CODES.map(|code| create_volume(&Status::new(code, "x")));

@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod coverage;
 mod fuzz;
 mod sanity;
 mod sim;
@@ -27,6 +28,8 @@ enum Verb {
     Check,
     /// Builds the release binary and runs every test; ends with `N passed, N failed, N skipped`.
     Test(test::Args),
+    /// How many lines of the modules that decide are run by their own tests, module by module.
+    Coverage(coverage::Args),
     /// Benchmarks, recorded in docs/benchmarks.md: `volumes`, `start` and `driver`.
     Bench(bench::Args),
     /// Fuzzes everything that reads untrusted bytes, each target for a minute; see docs/fuzzing.md.
@@ -40,12 +43,13 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = fuzz::in_place_of_rustc() {
+    if let Some(code) = fuzz::in_place_of_rustc().or_else(coverage::in_place_of_rustc) {
         return code;
     }
     let outcome = match Args::parse().verb {
         Verb::Check => check::run(),
         Verb::Test(args) => test::run(&args),
+        Verb::Coverage(args) => coverage::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Sanity(args) => sanity::run(&args),

@@ -139,6 +139,17 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_for_one_pod_names_the_pod_as_the_obstacle() {
+        let holder = MountId {
+            pod_uid: "other".into(),
+            spec_name: "pv".into(),
+        };
+        let found = of_why(&Why::SinglePod(holder), "d", "n1");
+        assert_eq!(found.actor, Actor::User);
+        assert!(found.message.contains("held by another pod of n1"), "{found:?}");
+    }
+
+    #[test]
     #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn each_step_of_the_way_to_a_mount_is_named() {
         let pod: Pod = object(json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"},

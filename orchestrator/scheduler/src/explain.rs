@@ -134,6 +134,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one flat table")]
     fn a_pod_without_a_node_is_explained() {
         let late = || {
             Some(
@@ -143,6 +144,17 @@ mod tests {
         };
         let cordoned = json!({"unschedulable": true});
         let no_claim = json!({"volumes": []});
+        let neighbour: Arc<Pod> = Arc::new(object(
+            json!({"metadata": {"name": "b", "namespace": "ns", "uid": "b"},
+            "spec": {"containers": [], "nodeName": "n1"}}),
+        ));
+        let with_pv = |objects: Objects| {
+            objects.pvs.observe(object(json!({
+                "metadata": {"name": "pv1", "resourceVersion": "1"}, "status": {"phase": "Available"},
+                "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}},
+            })));
+            objects
+        };
         for (name, pod, objects, expected) in [
             (
                 "has a node",
@@ -179,13 +191,19 @@ mod tests {
                 Some(("SchedulingDue", Actor::Scheduler, "node n1 fits")),
             ),
             (
+                "a volume that is there",
+                pod(json!({})),
+                with_pv(cluster(late(), json!({}))),
+                Some(("VolumeBinding", Actor::Scheduler, "data (gets pv1)")),
+            ),
+            (
                 "volumes first",
                 pod(json!({})),
                 cluster(late(), json!({})),
                 Some(("VolumeBinding", Actor::Scheduler, "data (a new volume)")),
             ),
         ] {
-            let found = scheduling(&pod, &objects, &[]);
+            let found = scheduling(&pod, &objects, &[Arc::clone(&neighbour)]);
             match (&found, expected) {
                 (None, None) => {}
                 (Some(found), Some((reason, actor, text))) => {

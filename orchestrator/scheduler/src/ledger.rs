@@ -198,6 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn claims_of_templates_count_and_volumes_without_claims_do_not() {
+        let pod = json!({
+            "metadata": {"name": "web", "namespace": "ns"},
+            "spec": {"containers": [], "volumes": [
+                {"name": "a", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "b", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+                {"name": "c", "emptyDir": {}},
+            ]},
+        });
+        let claims = claims_of(&serde_json::from_value(pod).unwrap());
+        let names: Vec<String> = claims
+            .iter()
+            .map(|(namespace, name)| format!("{namespace}/{name}"))
+            .collect();
+        assert_eq!(names, ["ns/data", "ns/web-b"]);
+    }
+
+    #[test]
     fn a_failed_binding_gives_room_and_claim_back() {
         let mut ledger = Ledger::default();
         ledger.assume(&pod("a", None, "Pending"), "n1");

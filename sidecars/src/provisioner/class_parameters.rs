@@ -247,6 +247,15 @@ mod tests {
     }
 
     #[test]
+    fn without_reserved_leaves_what_is_the_drivers() {
+        let all = ["pool", "fsType", "csi.storage.k8s.io/fstype"];
+        let all: Parameters = all.map(|key| (key.to_string(), "x".to_string())).into();
+        let left = without_reserved(Some(&all));
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["pool"]);
+        assert!(without_reserved(None).is_empty());
+    }
+
+    #[test]
     fn the_driver_gets_only_what_is_its_own() {
         let found = parsed(&[
             ("pool", "fast"),

@@ -58,6 +58,22 @@ mod tests {
     use crate::testing::at;
 
     #[test]
+    fn groups_and_assumptions() {
+        let member = Snapshot {
+            snapshot_id: "s1".into(),
+            group_snapshot_id: "g1".into(),
+            ..Default::default()
+        };
+        let status = of_snapshot(Some(&member), at(0)).unwrap();
+        assert_eq!(status["volumeGroupSnapshotHandle"], "g1");
+        assert_eq!(
+            assumed("s1", at(0)),
+            json!({"snapshotHandle": "s1", "creationTime": 1_800_000_000_000_000_000_i64, "readyToUse": true,
+                "error": null})
+        );
+    }
+
+    #[test]
     fn statuses() {
         let now = at(0);
         let made = Snapshot {

@@ -243,6 +243,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nodes_as_they_are_read() {
+        let gone = NodeSeen::of(None, |_| true);
+        assert_eq!(
+            (gone.charge, gone.is_in_use, gone.is_healthy),
+            (Charge::Nobodys, false, false)
+        );
+        let node = |annotations: serde_json::Value| -> NodeSeen {
+            let node = serde_json::json!({
+                "metadata": {"name": "n1", "annotations": annotations},
+                "status": {"volumesInUse": ["a"], "volumesAttached": [{"name": "b", "devicePath": ""}],
+                    "conditions": [{"type": "Ready", "status": "True"}]},
+            });
+            NodeSeen::of(Some(&serde_json::from_value(node).unwrap()), |name| name == "a")
+        };
+        let kubelets = node(serde_json::json!({}));
+        let expected = NodeSeen {
+            charge: Charge::Kubelets,
+            is_reported: false,
+            is_in_use: true,
+            is_healthy: true,
+            is_out_of_service: false,
+        };
+        assert_eq!(kubelets, expected);
+        let managed =
+            node(serde_json::json!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"}));
+        assert_eq!(managed.charge, Charge::Ours);
+    }
+
     fn check(name: &str, seen: &Seen, expected: Next) {
         assert_eq!(decide(seen, LIMIT), expected, "{name}");
     }

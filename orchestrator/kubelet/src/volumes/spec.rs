@@ -184,6 +184,67 @@ mod tests {
     use super::*;
 
     #[test]
+    fn local_volumes_have_their_plugin_and_their_nature() {
+        let empty_dir = |medium: Option<&str>| {
+            LocalSpec::EmptyDir(EmptyDirVolumeSource {
+                medium: medium.map(str::to_owned),
+                ..Default::default()
+            })
+        };
+        let host_path = LocalSpec::HostPath(HostPathVolumeSource::default());
+        for (spec, plugin, is_refreshed, is_tmpfs) in [
+            (LocalSpec::ConfigMap, "kubernetes.io/configmap", true, false),
+            (LocalSpec::Secret, "kubernetes.io/secret", true, true),
+            (LocalSpec::DownwardApi, "kubernetes.io/downward-api", true, true),
+            (LocalSpec::Projected, "kubernetes.io/projected", true, true),
+            (empty_dir(None), "kubernetes.io/empty-dir", false, false),
+            (empty_dir(Some("Memory")), "kubernetes.io/empty-dir", false, true),
+            (host_path, "kubernetes.io/host-path", false, false),
+        ] {
+            assert_eq!(
+                (spec.plugin(), spec.is_refreshed(), spec.is_tmpfs()),
+                (plugin, is_refreshed, is_tmpfs),
+                "{spec:?}"
+            );
+        }
+        assert_eq!(
+            VolumeKey::persistent("d", "h").to_string(),
+            "kubernetes.io/csi/d^h"
+        );
+    }
+
+    #[test]
+    fn devices_and_debug_containers_use_volumes_too() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u"},
+            "spec": {
+                "containers": [{"name": "c", "volumeDevices": [{"name": "disk", "devicePath": "/dev/x"}]}],
+                "ephemeralContainers": [{"name": "debug", "volumeMounts": [{"name": "logs", "mountPath": "/l"}]}],
+                "volumes": [
+                    {"name": "disk", "persistentVolumeClaim": {"claimName": "raw"}},
+                    {"name": "logs", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+                    {"name": "none", "emptyDir": {}},
+                ],
+            },
+        }))
+        .unwrap();
+        let used = used_volumes(&pod);
+        let claims: Vec<_> = used
+            .iter()
+            .map(|(volume, _)| claim_name(&pod, volume).unwrap())
+            .collect();
+        assert_eq!(claims, [("raw".to_owned(), false), ("p-logs".to_owned(), true)]);
+        assert!(used[0].1.as_device && !used[0].1.as_directory && used[1].1.as_directory);
+        let none = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.volumes.iter().flatten())
+            .next_back()
+            .unwrap();
+        assert_eq!(claim_name(&pod, none), None);
+    }
+
+    #[test]
     fn only_used_volumes_count() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "ns", "uid": "u"},

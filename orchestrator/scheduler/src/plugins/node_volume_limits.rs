@@ -98,3 +98,93 @@ pub fn filter(pod: &PodFacts<'_>, candidate: &Candidate<'_>, snapshot: &Snapshot
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::{Node, Pod};
+    use moorline_model::volume_match::Candidates;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{ledger::Ledger, snapshot::PromisedPvs};
+
+    fn object<K: serde::de::DeserializeOwned>(mut value: Value) -> K {
+        value["metadata"]["resourceVersion"] = json!("1");
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn pod(name: &str, claim: &str) -> Arc<Pod> {
+        Arc::new(object(json!({
+            "metadata": {"name": name, "namespace": "ns", "uid": name},
+            "spec": {"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]},
+        })))
+    }
+
+    /// Claims `c1` and `c2` with volumes of driver `d`, `new` of a class of it, `odd` of no class.
+    fn cluster(limit: Value) -> Objects {
+        let objects = Objects::detached();
+        objects
+            .csi_nodes
+            .observe(object(json!({"metadata": {"name": "n1"}, "spec": {"drivers": [
+            {"name": "d", "nodeID": "x", "allocatable": {"count": limit}}]}})));
+        objects
+            .classes
+            .observe(object(json!({"metadata": {"name": "fast"}, "provisioner": "d"})));
+        let claims = [
+            ("c1", "pv1", ""),
+            ("c2", "pv2", ""),
+            ("new", "", "fast"),
+            ("odd", "", "gone"),
+        ];
+        for (name, pv, class) in claims {
+            objects.claims.observe(object(
+                json!({"metadata": {"name": name, "namespace": "ns", "uid": name},
+                "spec": {"volumeName": pv, "storageClassName": class}}),
+            ));
+        }
+        for name in ["pv1", "pv2"] {
+            objects.pvs.observe(object(json!({"metadata": {"name": name},
+                "spec": {"csi": {"driver": "d", "volumeHandle": name}}})));
+        }
+        objects
+    }
+
+    #[test]
+    fn a_node_takes_as_many_volumes_as_the_driver_says() {
+        let attached: Value = json!({"metadata": {"name": "va"}, "spec": {"attacher": "d", "nodeName": "n1",
+            "source": {"persistentVolumeName": "pv2"}}});
+        for (name, limit, is_attached, claim, expected) in [
+            ("one more than there may be", json!(1), false, "c2", false),
+            ("the volume that is there", json!(1), false, "c1", true),
+            ("room for one more", json!(2), false, "c2", true),
+            ("no limit", Value::Null, false, "c2", true),
+            ("a volume to be made counts", json!(1), false, "new", false),
+            ("a claim of nobody doesn't", json!(1), false, "odd", true),
+            ("what is attached counts", json!(2), true, "new", false),
+            ("what is attached is there", json!(1), true, "c2", true),
+        ] {
+            let objects = cluster(limit);
+            if is_attached {
+                objects.attachments.observe(object(attached.clone()));
+            }
+            let mut ledger = Ledger::default();
+            ledger.assume(&pod("there", "c1"), "n1");
+            let node: Node = object(json!({"metadata": {"name": "n1"}}));
+            let candidate = Candidate {
+                node: &node,
+                in_use: ledger.node("n1"),
+            };
+            let snapshot = Snapshot {
+                objects: &objects,
+                ledger: &ledger,
+                free_pvs: &Candidates::default(),
+                promised: &PromisedPvs::new(),
+            };
+            let wanted = pod("new", claim);
+            let verdict = filter(&PodFacts::gather(&wanted, &objects), &candidate, &snapshot);
+            assert_eq!(verdict.is_ok(), expected, "{name}: {verdict:?}");
+        }
+    }
+}
