@@ -16,6 +16,10 @@ const CLONING: &str = "provisioner.storage.kubernetes.io/cloning-protection";
 const RESTORING: &str = "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection";
 
 async fn world() -> World {
+    world_with(false).await
+}
+
+async fn world_with(cross_namespace_sources: bool) -> World {
     let can = [
         Can::CreateDeleteVolume,
         Can::CloneVolume,
@@ -29,6 +33,7 @@ async fn world() -> World {
             min: Duration::from_millis(20),
             max: Duration::from_millis(200),
         },
+        cross_namespace_sources,
         ..ProvisionerConfig::new(world.csi_address())
     };
     let (informers, stop) = (world.informers.clone(), world.stop.clone());
@@ -204,5 +209,76 @@ async fn a_clone_names_its_source_and_what_an_earlier_process_held_is_let_go() {
         .filter(|write| *write == "PATCH persistentvolumeclaims")
         .count();
     assert_eq!(patches, 3, "let go, held, let go");
+    world.end().await;
+}
+
+/// A snapshot of namespace `other`, and a claim of `ns` that is to be filled from it.
+fn put_foreign(world: &World) {
+    put_snapshot(world, true);
+    let mut snapshot = world.api.get("volumesnapshots", "ns", "s").expect("just put");
+    snapshot["metadata"]["namespace"] = json!("other");
+    world.api.put("volumesnapshots", snapshot);
+    world.api.edit("volumesnapshotcontents", "", "k", |content| {
+        content["spec"]["volumeSnapshotRef"]["namespace"] = json!("other");
+    });
+    let mut filled = claim("data");
+    filled["spec"]["dataSourceRef"] = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
+        "name": "s", "namespace": "other"});
+    world.api.put("persistentvolumeclaims", filled);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_of_another_namespace_needs_its_grant() {
+    let world = world_with(true).await;
+    put_foreign(&world);
+    let refused = || {
+        (world
+            .api
+            .reasons("data")
+            .contains(&"ProvisioningFailed".to_string()))
+        .then_some(())
+    };
+    world.until("no event", refused).await;
+    assert_eq!(world.driver.calls("CreateVolume"), 0);
+    assert!(world.api.requests().contains(&"GET referencegrants".to_string()));
+    world.api.put(
+        "referencegrants",
+        json!({"apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
+            "metadata": {"namespace": "other", "name": "g"}, "spec": {
+                "from": [{"group": "", "kind": "PersistentVolumeClaim", "namespace": "ns"}],
+                "to": [{"group": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"}]}}),
+    );
+    bind(&world).await;
+    let asked = &world.driver.create_requests()[0];
+    let source = asked
+        .volume_content_source
+        .clone()
+        .and_then(|source| source.r#type);
+    let Some(Type::Snapshot(snapshot)) = source else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(snapshot.snapshot_id, "snap-1");
+    let released = || {
+        let snapshot = world.api.get("volumesnapshots", "other", "s")?;
+        (snapshot["metadata"]["finalizers"] == json!(["others/own"])).then_some(())
+    };
+    world.until("source still held", released).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_gate_other_namespaces_are_not_looked_into() {
+    let world = world().await;
+    put_foreign(&world);
+    let refused = || {
+        (world
+            .api
+            .reasons("data")
+            .contains(&"ProvisioningFailed".to_string()))
+        .then_some(())
+    };
+    world.until("no event", refused).await;
+    assert_eq!(world.driver.calls("CreateVolume"), 0);
+    assert!(!world.api.requests().contains(&"GET referencegrants".to_string()));
     world.end().await;
 }

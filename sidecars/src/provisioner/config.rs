@@ -34,6 +34,9 @@ pub struct ProvisionerConfig {
     pub controller_publish_readonly: bool,
     /// A restore has the snapshot's volume mode, unless an admin allowed another on the content.
     pub prevent_volume_mode_conversion: bool,
+    /// Claims may be filled from sources of other namespaces that a ReferenceGrant there allows (gate
+    /// `CrossNamespaceVolumeDataSource`).
+    pub cross_namespace_sources: bool,
     /// Publishes CSIStorageCapacity objects, if set.
     pub capacity: Option<CapacityConfig>,
     /// One provisioner per node: the node whose claims it takes.
@@ -92,6 +95,7 @@ impl ProvisionerConfig {
             immediate_topology: true,
             controller_publish_readonly: false,
             prevent_volume_mode_conversion: true,
+            cross_namespace_sources: false,
             capacity: None,
             node_name: None,
             node_immediate_binding: true,

@@ -27,7 +27,8 @@ pub(crate) fn claim_refusal(seen: &Provisioning<'_>, driver: &DriverFacts) -> Op
             snapshot: seen.snapshot,
             content: seen.content,
         },
-        Named::Unsupported(what) => Source::Unsupported(what),
+        // Only the provisioner knows whether it is granted; its event says so.
+        Named::Elsewhere(_) => return None,
         Named::ForPopulator => {
             return Some(Explanation::new(
                 "WaitForPopulator",

@@ -11,6 +11,7 @@ mod config;
 mod delete;
 pub(crate) mod explain;
 mod feed;
+mod grants;
 mod ledger;
 mod memory;
 mod outcome;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
-use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use moorline_model::snapshot::{VolumeSnapshot, VolumeSnapshotContent};
 use moorline_model::{claim, keys, mutant};
 use moorline_proto::csi::DeleteVolumeRequest;
@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::Provisioner;
 use super::claim::{Attributes, Next, Refusal, Seen, Slow, decide};
+use super::grants::{self, GrantSpec};
 use super::ledger::LedgerError;
 use super::outcome::{AfterCreate, Existing, Then, after_create, compare};
 use super::plan::Plan;
@@ -151,9 +152,20 @@ impl Provisioner {
         let named_attributes = claim.map(claim::attributes_class_name).unwrap_or_default();
         let attributes = self.read_attributes_class(named_attributes).await;
         let (source_claim, source_pv) = self.clone_source(claim);
-        let restored = self.read_snapshot(claim).await;
-        let source = match claim.map_or(Named::None, source::named) {
-            Named::None => Source::None,
+        // Nothing of another namespace is read before it is known that it may be.
+        let refused = self.refused_source(claim).await;
+        let restored = match refused {
+            None => self.read_snapshot(claim).await,
+            Some(_) => Ok((None, None)),
+        };
+        let named = match claim.map_or(Named::None, source::named) {
+            Named::Elsewhere(key) if key.kind == SourceKind::Claim => Named::Claim(key.name),
+            Named::Elsewhere(key) => Named::Snapshot(key.name),
+            named => named,
+        };
+        let source = match named {
+            _ if refused.is_some() => refused.unwrap_or(Source::None),
+            Named::None | Named::Elsewhere(_) => Source::None,
             Named::Claim(name) => Source::Claim {
                 name,
                 claim: source_claim.as_deref(),
@@ -167,7 +179,6 @@ impl Provisioner {
                 },
                 Err(error) => Source::Unreadable(format!("VolumeSnapshot {name}: {error}")),
             },
-            Named::Unsupported(what) => Source::Unsupported(what),
             Named::ForPopulator => Source::ForPopulator,
         };
         let seen = Seen {
@@ -205,16 +216,52 @@ impl Provisioner {
         }
     }
 
+    /// Why the claim may not be filled from a source of another namespace. Grants are read live: such claims are rare, and
+    /// the kind need not exist.
+    async fn refused_source(&self, claim: Option<&PersistentVolumeClaim>) -> Option<Source<'static>> {
+        let claim = self.open(claim)?;
+        let Named::Elsewhere(key) = source::named(claim) else {
+            return None;
+        };
+        if !self.config.cross_namespace_sources {
+            return Some(Source::Unsupported(format!(
+                "{key} of another namespace (gate CrossNamespaceVolumeDataSource)"
+            )));
+        }
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(
+            grants::GROUP,
+            grants::VERSION,
+            grants::KIND,
+        ));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let found = match api.list(&ListParams::default()).await {
+            Ok(found) => found.items,
+            Err(error) if code(&error) == Some(404) => Vec::new(),
+            Err(error) => return Some(Source::Unreadable(format!("ReferenceGrants for {key}: {error}"))),
+        };
+        let specs: Vec<GrantSpec> = found
+            .into_iter()
+            .filter_map(|grant| serde_json::from_value(grant.data.get("spec")?.clone()).ok())
+            .collect();
+        let own = claim.metadata.namespace.as_deref().unwrap_or_default();
+        (!grants::is_granted(&specs, own, &key)).then_some(Source::NotGranted(key))
+    }
+
+    /// The claim, unless it is done or its plan is made.
+    fn open<'a>(&self, claim: Option<&'a PersistentVolumeClaim>) -> Option<&'a PersistentVolumeClaim> {
+        claim.filter(|claim| {
+            let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+            claim::volume_name(claim).is_none() && self.memory.in_progress(uid).is_none()
+        })
+    }
+
     /// Read live: a claim asks once, and the kinds need not exist.
     async fn read_snapshot(
         &self,
         claim: Option<&PersistentVolumeClaim>,
     ) -> Result<(Option<VolumeSnapshot>, Option<VolumeSnapshotContent>), kube::Error> {
         // Nothing is read for claims that are done, nor for those whose plan is made.
-        let open = claim.filter(|claim| {
-            let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-            claim::volume_name(claim).is_none() && self.memory.in_progress(uid).is_none()
-        });
+        let open = self.open(claim);
         let Some(SourceKey {
             kind: SourceKind::Snapshot,
             namespace,
@@ -238,10 +285,10 @@ impl Provisioner {
         let Some(claim) = claim else {
             return (None, None);
         };
-        let Named::Claim(name) = source::named(claim) else {
+        let Some(key) = source::key_of(claim).filter(|key| key.kind == SourceKind::Claim) else {
             return (None, None);
         };
-        let source = self.claims.get(claim.metadata.namespace.as_deref(), &name);
+        let source = self.claims.get(Some(&key.namespace), &key.name);
         let pv_name = source.as_deref().and_then(claim::volume_name).unwrap_or_default();
         (source.clone(), self.pvs.get(None, pv_name))
     }

@@ -1,6 +1,6 @@
 //! Where a new volume's content comes from: nothing, another claim's volume (a clone) or a snapshot (a restore). Pure.
 //!
-//! Sources in other namespaces are not served. Any other kind is left to an external populator.
+//! Sources in other namespaces need a grant there (`grants`). Any other kind is left to an external populator.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use moorline_model::claim::annotation;
@@ -18,13 +18,13 @@ use crate::discovery::{ControllerCapability, DriverFacts};
 #[derive(Clone, Debug)]
 pub(crate) enum Source<'a> {
     None,
-    /// Another claim of the same namespace, and the PV that it is bound to.
+    /// Another claim, and the PV that it is bound to.
     Claim {
         name: String,
         claim: Option<&'a PersistentVolumeClaim>,
         pv: Option<&'a PersistentVolume>,
     },
-    /// A snapshot of the same namespace, and the content that it names.
+    /// A snapshot, and the content that it names.
     Snapshot {
         name: String,
         snapshot: Option<&'a VolumeSnapshot>,
@@ -32,8 +32,10 @@ pub(crate) enum Source<'a> {
     },
     /// The API server couldn't be asked for it.
     Unreadable(String),
-    /// Something in another namespace.
+    /// Something in another namespace, which is not asked for here.
     Unsupported(String),
+    /// Something in another namespace, whose owner doesn't allow it.
+    NotGranted(SourceKey),
     ForPopulator,
 }
 
@@ -42,6 +44,11 @@ pub(crate) enum Source<'a> {
 pub(crate) enum SourceError {
     #[error("data source {0} is not supported by this provisioner")]
     Unsupported(String),
+    #[error(
+        "data source {0} may not be used from this namespace: no ReferenceGrant in namespace {namespace:?} allows it",
+        namespace = .0.namespace
+    )]
+    NotGranted(SourceKey),
     #[error("data source can't be read: {0}")]
     Unreadable(String),
     #[error("CSI driver can't clone volumes: it lacks CLONE_VOLUME")]
@@ -71,12 +78,37 @@ pub(crate) struct SourceKey {
     pub(crate) name: String,
 }
 
+impl SourceKind {
+    /// The API group.
+    pub(crate) fn group(self) -> &'static str {
+        match self {
+            Self::Claim => "",
+            Self::Snapshot => snapshot::GROUP,
+        }
+    }
+
+    /// The kind's name.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "PersistentVolumeClaim",
+            Self::Snapshot => "VolumeSnapshot",
+        }
+    }
+}
+
+impl std::fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
+}
+
 /// The object that the claim's volume is filled from, if it is one that this provisioner serves.
 pub(crate) fn key_of(claim: &PersistentVolumeClaim) -> Option<SourceKey> {
     let (kind, name) = match named(claim) {
         Named::Claim(name) => (SourceKind::Claim, name),
         Named::Snapshot(name) => (SourceKind::Snapshot, name),
-        Named::None | Named::Unsupported(_) | Named::ForPopulator => return None,
+        Named::Elsewhere(key) => return Some(key),
+        Named::None | Named::ForPopulator => return None,
     };
     let namespace = claim.metadata.namespace.clone().unwrap_or_default();
     Some(SourceKey {
@@ -107,15 +139,21 @@ pub(crate) fn named(claim: &PersistentVolumeClaim) -> Named {
         ),
         (None, None) => return Named::None,
     };
-    let is_elsewhere = namespace
-        .filter(|namespace| !namespace.is_empty())
-        .is_some_and(|namespace| Some(namespace) != claim.metadata.namespace);
-    let elsewhere = || Named::Unsupported(format!("{kind} {name} in another namespace"));
-    match (group.as_deref().unwrap_or_default(), kind.as_str()) {
-        ("", "PersistentVolumeClaim") if !is_elsewhere => Named::Claim(name),
-        (snapshot::GROUP, "VolumeSnapshot") if !is_elsewhere => Named::Snapshot(name),
-        ("", "PersistentVolumeClaim") | (snapshot::GROUP, "VolumeSnapshot") => elsewhere(),
-        _ => Named::ForPopulator,
+    let elsewhere = namespace
+        .filter(|namespace| !namespace.is_empty() && Some(namespace) != claim.metadata.namespace.as_ref());
+    let kind = match (group.as_deref().unwrap_or_default(), kind.as_str()) {
+        ("", "PersistentVolumeClaim") => SourceKind::Claim,
+        (snapshot::GROUP, "VolumeSnapshot") => SourceKind::Snapshot,
+        _ => return Named::ForPopulator,
+    };
+    match (elsewhere, kind) {
+        (Some(namespace), kind) => Named::Elsewhere(SourceKey {
+            kind,
+            namespace,
+            name,
+        }),
+        (None, SourceKind::Claim) => Named::Claim(name),
+        (None, SourceKind::Snapshot) => Named::Snapshot(name),
     }
 }
 
@@ -125,7 +163,8 @@ pub(crate) enum Named {
     None,
     Claim(String),
     Snapshot(String),
-    Unsupported(String),
+    /// In another namespace.
+    Elsewhere(SourceKey),
     ForPopulator,
 }
 
@@ -138,6 +177,7 @@ pub(crate) fn content_source(
     match source {
         Source::None | Source::ForPopulator => Ok(None),
         Source::Unsupported(what) => Err(SourceError::Unsupported(what.clone())),
+        Source::NotGranted(key) => Err(SourceError::NotGranted(key.clone())),
         Source::Unreadable(why) => Err(SourceError::Unreadable(why.clone())),
         Source::Snapshot { .. } if !driver.can(ControllerCapability::CreateDeleteSnapshot) => {
             Err(SourceError::CannotRestore)

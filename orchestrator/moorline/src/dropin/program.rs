@@ -44,7 +44,7 @@ pub(super) async fn serve(program: Program, values: Values, stop: CancellationTo
 /// A sidecar that works on API objects.
 async fn controller(program: Program, values: Values, stop: CancellationToken) -> anyhow::Result<()> {
     let used: &[&str] = match program {
-        Program::Provisioner => &[settings::RELEASE, "Topology"],
+        Program::Provisioner => &[settings::RELEASE, "Topology", settings::CROSS_NAMESPACE],
         Program::Resizer => &[settings::RELEASE, settings::ATTRIBUTES_CLASS],
         _ => &[settings::RELEASE],
     };

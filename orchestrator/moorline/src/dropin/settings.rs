@@ -20,6 +20,9 @@ pub(crate) const RELEASE: &str = "ReleaseLeaderElectionOnExit";
 /// The switch of modification by class.
 pub(crate) const ATTRIBUTES_CLASS: &str = "VolumeAttributesClass";
 
+/// The switch of sources in other namespaces.
+pub(crate) const CROSS_NAMESPACE: &str = "CrossNamespaceVolumeDataSource";
+
 /// The throttle that `--kube-api-qps` and `--kube-api-burst` ask for.
 pub(crate) fn throttle(values: &Values) -> Option<Throttle> {
     Throttle::new(values.float("kube-api-qps"), values.uint("kube-api-burst"))
@@ -172,6 +175,7 @@ pub(crate) fn provisioner(values: &Values) -> anyhow::Result<ProvisionerConfig> 
     config.default_fs_type = values.some_text("default-fstype");
     config.extra_create_metadata = values.flag("extra-create-metadata");
     config.topology = gates.get("Topology").copied().unwrap_or(true);
+    config.cross_namespace_sources = gates.get(CROSS_NAMESPACE).copied().unwrap_or(false);
     config.strict_topology = values.flag("strict-topology");
     config.immediate_topology = values.flag("immediate-topology");
     config.controller_publish_readonly = values.flag("controller-publish-readonly");

@@ -93,7 +93,9 @@ fn next(world: &World) -> Next {
             snapshot: world.snapshot.as_ref(),
             content: world.content.as_ref(),
         },
-        (_, super::super::source::Named::Unsupported(what)) => Source::Unsupported(what),
+        (_, super::super::source::Named::Elsewhere(key)) => {
+            Source::Unsupported(format!("{} {} in another namespace", key.kind.as_str(), key.name))
+        }
         (_, super::super::source::Named::ForPopulator) => Source::ForPopulator,
         _ => Source::None,
     };
