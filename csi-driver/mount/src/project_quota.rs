@@ -33,6 +33,8 @@ pub enum Support {
     },
     /// The filesystem or the kernel can't.
     NotSupported,
+    /// The kernel tells and lets only those do it who have CAP_SYS_ADMIN.
+    NotPermitted,
 }
 
 /// What a project uses and may use.
@@ -72,6 +74,7 @@ fn support_of(magic: u64, asked: Result<(), Errno>) -> Result<Support, Errno> {
         (XFS_MAGIC, Err(Errno::SRCH)) => Ok(Support::NotMounted {
             hint: "unmount it and mount it with -o prjquota",
         }),
+        (EXT_MAGIC | XFS_MAGIC, Err(Errno::PERM)) => Ok(Support::NotPermitted),
         (EXT_MAGIC | XFS_MAGIC, Err(errno)) if errno != Errno::NOSYS && errno != Errno::OPNOTSUPP => {
             Err(errno)
         }

@@ -22,6 +22,7 @@ pub(super) fn enforcement(pool: &Path) -> Result<Enforcement, BackendError> {
         Support::NotMounted { hint } => {
             format!("the pool's filesystem has no project quotas: {hint}; or use backend=loop or backend=btrfs")
         }
+        Support::NotPermitted => "project quotas need CAP_SYS_ADMIN, which the driver has not".to_owned(),
         Support::NotSupported => {
             "the pool's filesystem has no project quotas; use one with ext4 or xfs and prjquota, or backend=loop or \
              backend=btrfs"
@@ -96,7 +97,7 @@ pub(super) fn release(data: &Path) -> Result<(), MountError> {
     };
     match project_quota::support(data)? {
         Support::Supported => project_quota::set_limit(&opened, project, None),
-        Support::NotMounted { .. } | Support::NotSupported => Ok(()),
+        Support::NotMounted { .. } | Support::NotSupported | Support::NotPermitted => Ok(()),
     }
 }
 
