@@ -44,7 +44,7 @@ pub(crate) fn run_command(command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// Builds the product and one of the programs of `e2e` in release mode, and runs it.
-pub(crate) fn run_program(name: &str, args: &[String]) -> anyhow::Result<()> {
+pub(crate) fn run_program(name: &str, args: &[String], variables: &[(&str, PathBuf)]) -> anyhow::Result<()> {
     run(&[
         "build",
         "--release",
@@ -55,5 +55,9 @@ pub(crate) fn run_program(name: &str, args: &[String]) -> anyhow::Result<()> {
     ])?;
     let release = target_dir().join("release");
     let mut program = Command::new(release.join(name));
-    run_command(program.args(args).env("MOORLINE_BIN", release.join("moorline")))
+    program.args(args).env("MOORLINE_BIN", release.join("moorline"));
+    for (name, value) in variables {
+        program.env(name, value);
+    }
+    run_command(&mut program)
 }

@@ -12,5 +12,5 @@ pub(crate) struct Args {
 
 /// Runs them.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    cargo::run_program("moorline-sanity", &args.args)
+    cargo::run_program("moorline-sanity", &args.args, &[])
 }

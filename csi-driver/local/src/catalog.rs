@@ -5,7 +5,7 @@
 //!   (none) ----------------> Creating -----------------> Ready ----------------> Deleting --+
 //!     ^                         | finish_create(false)     ^ finish_delete(Kept)    |  ^    | begin_delete (again,
 //!     +-------------------------+                          +------------------------+  +----+  after finish_delete(Left))
-//!     +---- finish_delete(Gone) ----------------------------------------------------+
+//!     +---- finish_delete(Gone, Leaving) -------------------------------------------+
 //! ```
 //! `Damaged` things are there from the start and stay: neither served nor touched.
 
@@ -124,6 +124,8 @@ pub(crate) enum Begin<R> {
 pub(crate) enum Deleted {
     /// Nothing is left.
     Gone,
+    /// It is not there any more, but its data is: its bytes stay promised until [`Catalog::finish_leaving`].
+    Leaving,
     /// It has begun and must be finished by another try.
     Left,
     /// It has not begun.
@@ -203,6 +205,12 @@ impl Catalog {
         let mut state = self.state.lock();
         let (entries, promised) = R::entries(&mut state);
         entries.finish_delete(record, end, promised);
+    }
+
+    /// Gives the bytes back of something that was [`Deleted::Leaving`].
+    pub(crate) fn finish_leaving<R: Kept>(&self, record: &R) {
+        let Promise { purpose, bytes } = record.promise();
+        self.state.lock().promised.give_back(purpose, bytes);
     }
 
     /// Reserves the bytes that a volume shall grow by.

@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod expansion;
 mod groups;
+mod leaving;
 mod listing;
 mod metadata;
 mod modification;
@@ -22,6 +23,7 @@ use moorline_driver_sdk::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::leaving::Leaving;
 use crate::{
     backend::Files,
     blocking::Blocking,
@@ -50,6 +52,17 @@ pub(crate) struct LocalController {
 pub(crate) struct Member {
     pub(crate) pool: Arc<Pool>,
     pub(crate) catalog: Catalog,
+    pub(crate) leaving: Leaving,
+}
+
+impl Member {
+    pub(crate) fn new(pool: Arc<Pool>, catalog: Catalog) -> Self {
+        Member {
+            pool,
+            catalog,
+            leaving: Leaving::default(),
+        }
+    }
 }
 
 impl LocalController {
@@ -113,6 +126,14 @@ impl LocalController {
         }];
         volume.content_source = record.source.as_deref().map(content_source).transpose()?;
         Ok(volume)
+    }
+
+    /// Returns once the data of all volumes that are deleted by now has gone, but for what can't be removed: their room is
+    /// free then.
+    pub(crate) async fn all_have_left(&self) {
+        for member in &self.members {
+            member.all_have_left(&self.blocking).await;
+        }
     }
 
     fn copying(&self) -> Copying {

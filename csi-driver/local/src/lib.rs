@@ -165,13 +165,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         Ok::<_, PoolError>(Arc::new(pools))
     });
     let pools = opened.await.map_err(Error::Open)??;
+    let mut controller = None;
     if has_controller {
         let members = recover(&config, &pools, &blocking).await?;
         let (reach, threads) = (reach.clone(), blocking.clone());
         let open = move || LocalController::new(members, threads, reach, stop, copied);
         let opened = blocking.run("open the controller", open).await;
-        let controller = opened.and_then(|opened| opened).map_err(Error::Open)?;
-        builder = with_controller(builder, Arc::new(controller), config.is_attachable);
+        let opened = Arc::new(opened.and_then(|opened| opened).map_err(Error::Open)?);
+        builder = with_controller(builder, Arc::clone(&opened), config.is_attachable);
+        controller = Some(opened);
     } else {
         builder = builder.elsewhere(OF_CONTROLLER);
     }
@@ -187,11 +189,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         }
         std::future::pending().await
     };
+    let grace_period = config.serving.grace_period;
     tokio::select! {
-        served = serving => Ok(served?),
+        served = serving => served?,
         // Never ends; what it does can be left off anywhere and is done again by the next start.
-        () = following => Ok(()),
+        () = following => {}
     }
+    if let Some(controller) = controller
+        && tokio::time::timeout(grace_period, controller.all_have_left())
+            .await
+            .is_err()
+    {
+        tracing::warn!("Data of deleted volumes is left over; the next start removes it");
+    }
+    Ok(())
 }
 
 fn reach(config: &Config) -> Reach {
@@ -255,10 +266,7 @@ async fn recover(
             promised_bytes = catalog.promised().total_bytes(),
             "Pool is open"
         );
-        members.push(Arc::new(Member {
-            pool: Arc::clone(pool),
-            catalog,
-        }));
+        members.push(Arc::new(Member::new(Arc::clone(pool), catalog)));
     }
     Ok(members)
 }

@@ -170,6 +170,12 @@ impl<R: Kept> Entries<R> {
         let id = Arc::clone(record.id());
         let entry = match end {
             Deleted::Gone => None,
+            Deleted::Leaving => {
+                // Given back below, with the entry.
+                let Promise { purpose, bytes } = record.promise();
+                promised.add(purpose, bytes);
+                None
+            }
             Deleted::Left => Some(Entry::Deleting {
                 record,
                 is_running: false,

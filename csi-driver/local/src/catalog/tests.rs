@@ -282,3 +282,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_leaving_keeps_its_room_until_it_has_left() {
+    let catalog = Catalog::new(ALL, FoundInPool::default());
+    let old = record("v", 600);
+    let begun = catalog.begin_create::<Record>(&old.volume_id, old.promise(), POOL);
+    assert_eq!(begun.unwrap(), Begin::Create);
+    catalog.finish_create(&old.volume_id, Some(Arc::clone(&old)));
+    catalog.begin_delete::<Record>("v").unwrap().unwrap();
+    catalog.finish_delete(&old, Deleted::Leaving);
+    assert!(!catalog.has::<Record>("v"));
+    assert_eq!(catalog.left(POOL, THIN), 400, "its data is still there");
+    let new = record("v", 400);
+    let begun = catalog.begin_create::<Record>(&new.volume_id, new.promise(), POOL);
+    assert_eq!(begun.unwrap(), Begin::Create, "its name is free");
+    catalog.finish_leaving(&*old);
+    assert_eq!(catalog.left(POOL, THIN), 600);
+}

@@ -38,6 +38,7 @@ impl Capacity for LocalController {
                 }
             }
         };
+        member.all_have_left(&self.blocking).await;
         let (measured, required) = (Arc::clone(member), class.quota);
         let work = move || {
             // What no volume of the class can get here has no room.

@@ -49,6 +49,19 @@ impl LocalController {
         Ok((member, wanted))
     }
 
+    /// One try to make it.
+    async fn make(
+        &self,
+        member: &Arc<Member>,
+        record: &Record,
+        draft: &Arc<(Wanted, Option<FoundSource>)>,
+    ) -> Result<Arc<Record>, DriverError> {
+        let mut copying = self.copying();
+        let (member, record, draft) = (Arc::clone(member), record.clone(), Arc::clone(draft));
+        let work = move || create(&member, &draft.0, record, draft.1.as_ref(), &mut copying);
+        self.blocking.run("create the volume", work).await?
+    }
+
     /// The volume of that name, if it is there and fits.
     fn existing(
         &self,
@@ -175,9 +188,17 @@ impl Volumes for LocalController {
             source: wanted.source.clone().map(Box::new),
             created_at: Timestamp::now(),
         };
-        let mut copying = self.copying();
-        let work = move || create(&member, &wanted, record, source.as_ref(), &mut copying);
-        let record = self.blocking.run("create the volume", work).await??;
+        let draft = Arc::new((wanted, source));
+        let made = self.make(&member, &record, &draft).await;
+        let made = match made {
+            // Somebody may still have the room who is on the way out.
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted && !member.leaving.is_empty() => {
+                member.all_have_left(&self.blocking).await;
+                self.make(&member, &record, &draft).await
+            }
+            made => made,
+        };
+        let record = made?;
         self.volume(&record)
     }
 

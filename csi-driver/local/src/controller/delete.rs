@@ -9,6 +9,14 @@ use crate::{backend, catalog::Deleted, pool::Pool, record::Record};
 
 impl LocalController {
     pub(super) async fn delete(&self, volume_id: &str) -> Result<(), DriverError> {
+        if let Some(member) = self.members.iter().find(|member| member.leaving.has(volume_id)) {
+            // Deleted before: this call waits for the rest, and tries again what has failed.
+            let left = member.has_left(volume_id, &self.blocking).await;
+            if !member.catalog.has::<Record>(volume_id) {
+                return left;
+            }
+            // There is a new one of that name.
+        }
         let Some(member) = self.member_with::<Record>(volume_id) else {
             return self.delete_unlisted(volume_id).await;
         };
@@ -21,8 +29,8 @@ impl LocalController {
         let (pool, taken) = (Arc::clone(&member.pool), Arc::clone(&record));
         let leases = self.leases.clone();
         let work = move || {
-            let deleted = delete(&pool, &taken);
-            if let (Some(leases), (Deleted::Gone, _)) = (leases, &deleted) {
+            let deleted = take_away(&pool, &taken);
+            if let (Some(leases), (Deleted::Leaving, _)) = (leases, &deleted) {
                 leases.forget(&pool, &taken.volume_id);
             }
             deleted
@@ -34,6 +42,7 @@ impl LocalController {
         };
         member.catalog.finish_delete(&record, end);
         result?;
+        member.remove_later(Arc::clone(&record), &self.blocking);
         tracing::info!(
             volume.id = &*record.volume_id,
             pool = member.pool.name(),
@@ -55,7 +64,10 @@ impl LocalController {
                 match pool.load(&volume_id) {
                     Err(error) if error.is_not_there() => {}
                     Err(error) => return Err(error.into()),
-                    Ok(record) => delete(&pool, &record).1?,
+                    Ok(record) => {
+                        take_away(&pool, &record).1?;
+                        pool.volumes.remove_gone(&volume_id)?;
+                    }
                 }
             }
             Ok(())
@@ -64,7 +76,8 @@ impl LocalController {
     }
 }
 
-fn delete(pool: &Pool, record: &Record) -> (Deleted, Result<(), DriverError>) {
+/// From now on it is not there any more, durably; its data still is.
+fn take_away(pool: &Pool, record: &Record) -> (Deleted, Result<(), DriverError>) {
     let directory = pool.directory(&record.volume_id);
     match backend::of_content(record.content).users(files_in(&directory, record)) {
         Ok(users) => {
@@ -80,8 +93,8 @@ fn delete(pool: &Pool, record: &Record) -> (Deleted, Result<(), DriverError>) {
             );
         }
     }
-    match pool.delete(&record.volume_id) {
-        Ok(()) => (Deleted::Gone, Ok(())),
+    match pool.volumes.take_away(&record.volume_id) {
+        Ok(()) => (Deleted::Leaving, Ok(())),
         Err(error) if directory.exists() => (Deleted::Kept, Err(error.into())),
         Err(error) => (Deleted::Left, Err(error.into())),
     }

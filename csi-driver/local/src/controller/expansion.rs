@@ -87,6 +87,7 @@ impl VolumeExpansion for LocalController {
                 is_node_expansion_required,
             });
         };
+        member.all_have_left(&self.blocking).await;
         let (member, old) = (Arc::clone(member), Arc::clone(&record));
         let work = move || expand(&member, &old, size);
         self.blocking.run("expand the volume", work).await??;

@@ -127,6 +127,7 @@ impl GroupSnapshots for LocalController {
             name: request.name,
             parts,
         };
+        self.all_have_left().await;
         let mut copying = self.copying();
         let work = move || draft.create(&mut copying);
         let group = self.blocking.run("cut the group of snapshots", work).await??;

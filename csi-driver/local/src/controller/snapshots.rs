@@ -210,6 +210,7 @@ impl Snapshots for LocalController {
             snapshot_id,
             group: None,
         };
+        member.all_have_left(&self.blocking).await;
         let mut copying = self.copying();
         let work = move || create(&member, &draft, &source, &mut copying);
         let record = self.blocking.run("cut the snapshot", work).await??;

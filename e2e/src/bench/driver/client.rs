@@ -1,9 +1,20 @@
 //! One caller of a CSI driver: a connection of its own, and the calls that a benchmark makes.
 
-use std::{collections::HashMap, path::PathBuf, str::FromStr};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    str::FromStr,
+    task::{Context, Poll},
+};
 
 use anyhow::{Context as _, bail, ensure};
-use hyper_util::rt::TokioIo;
+use futures::future::BoxFuture;
+use http::{Request, Response, Uri};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use moorline_proto::csi::{
     self, ControllerPublishVolumeRequest, ControllerUnpublishVolumeRequest, CreateSnapshotRequest,
     CreateVolumeRequest, DeleteSnapshotRequest, DeleteVolumeRequest, ListVolumesRequest,
@@ -15,7 +26,8 @@ use moorline_proto::csi::{
     volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode},
 };
 use tokio::net::{TcpStream, UnixStream};
-use tonic::transport::{Channel, Uri};
+use tonic::body::Body;
+use tower::Service;
 
 /// A page of ten thousand volumes in one answer is larger than what gRPC clients take unasked.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -57,12 +69,39 @@ pub struct Abilities {
     pub stage: bool,
 }
 
+/// One HTTP/2 connection, with nothing between it and the caller: what is measured is the driver.
+#[derive(Clone, Debug)]
+struct Direct(SendRequest<Body>);
+
+impl Direct {
+    async fn open(stream: TokioIo<Box<dyn Stream>>) -> anyhow::Result<Self> {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+        // Ends with the last clone of the sender; what it ends by, the calls are told.
+        tokio::spawn(async move { connection.await.ok() });
+        Ok(Self(sender))
+    }
+}
+
+impl Service<Request<Body>> for Direct {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
 /// A connection and its three clients.
 #[derive(Clone, Debug)]
 pub struct Client {
-    identity: IdentityClient<Channel>,
-    controller: ControllerClient<Channel>,
-    node: NodeClient<Channel>,
+    identity: IdentityClient<Direct>,
+    controller: ControllerClient<Direct>,
+    node: NodeClient<Direct>,
 }
 
 impl Client {
@@ -71,19 +110,14 @@ impl Client {
     /// # Errors
     /// When nobody listens there.
     pub async fn connect(endpoint: &Endpoint) -> anyhow::Result<Self> {
-        let to = endpoint.clone();
-        let connector = tower::service_fn(move |_: Uri| {
-            let to = to.clone();
-            async move { open(&to).await }
-        });
-        let channel = tonic::transport::Endpoint::from_static("http://localhost")
-            .connect_with_connector(connector)
-            .await
-            .with_context(|| format!("connect to {endpoint:?}"))?;
+        let opened = async { Direct::open(open(endpoint).await?).await };
+        let direct = opened.await.with_context(|| format!("connect to {endpoint:?}"))?;
+        let origin = || Uri::from_static("http://localhost");
         Ok(Self {
-            identity: IdentityClient::new(channel.clone()),
-            controller: ControllerClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
-            node: NodeClient::new(channel),
+            identity: IdentityClient::with_origin(direct.clone(), origin()),
+            controller: ControllerClient::with_origin(direct.clone(), origin())
+                .max_decoding_message_size(ANSWER_BYTES_MAX),
+            node: NodeClient::with_origin(direct, origin()),
         })
     }
 

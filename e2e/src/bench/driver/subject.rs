@@ -1,7 +1,7 @@
 //! Who is measured: our driver in a process of its own on a pool of its own, or a peer that runs already.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -46,8 +46,8 @@ impl Subject {
     /// Our driver on this pool.
     pub(super) async fn started_on(scratch: ScratchPool, backend: &str) -> anyhow::Result<(Self, Duration)> {
         let socket = scratch.root().join("csi.sock");
+        let (program, first) = program();
         let args = [
-            "driver".to_owned(),
             "--node-id=n1".to_owned(),
             format!("--endpoint=unix://{}", socket.display()),
             format!("--pool-dir={}", scratch.path().join("volumes-of-bench").display()),
@@ -55,7 +55,8 @@ impl Subject {
         ];
         let log = scratch.root().join("driver.log");
         let began = Instant::now();
-        let part = process::Part::start(&args, &log);
+        let args: Vec<String> = first.into_iter().chain(args).collect();
+        let part = process::Part::start_program(&program, &args, &[], &log);
         let endpoint = Endpoint::Unix(socket);
         let client = first_probe(&endpoint, began).await.with_context(|| {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
@@ -119,6 +120,14 @@ impl Subject {
             None => load::remove(&self.target, self.volumes).await?,
         }
         self.scratch.remove()
+    }
+}
+
+/// The driver as a program of its own, if `MOORLINE_DRIVER_BIN` names it, or `moorline driver`.
+fn program() -> (PathBuf, Option<String>) {
+    match std::env::var_os("MOORLINE_DRIVER_BIN") {
+        Some(program) => (program.into(), None),
+        None => (process::binary(), Some("driver".to_owned())),
     }
 }
 

@@ -292,11 +292,13 @@ impl World {
 
     pub(super) async fn state(&mut self) -> State {
         let (mounts, attached) = self.scratch.in_use();
+        // First: who asks for the room waits for the data of what is deleted to be gone.
+        let available_bytes = self.available_bytes().await;
         State {
             volumes: self.volumes().await,
             snapshots: self.snapshots().await,
             entries: entries(&self.scratch.path("pool")),
-            available_bytes: self.available_bytes().await,
+            available_bytes,
             mounts: mounts.into_iter().collect(),
             attached: attached.into_iter().collect(),
         }
