@@ -28,6 +28,10 @@ const EDGES: &[(&str, &[&str])] = &[
         "moorline-driver-local",
         &["moorline-driver-sdk", "moorline-mount", "moorline-proto"],
     ),
+    (
+        "moorline-driver",
+        &["moorline-driver-local", "moorline-driver-sdk"],
+    ),
     ("moorline-container-runtime", &["moorline-mount"]),
     (
         "moorline-volume-controllers",

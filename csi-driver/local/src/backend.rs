@@ -16,7 +16,11 @@ use moorline_mount::{
 };
 use thiserror::Error;
 
-pub(crate) use self::{directory::Directories, loop_file::LoopFiles, subvolume::Subvolumes};
+pub(crate) use self::{
+    directory::{Directories, complete as complete_directory},
+    loop_file::LoopFiles,
+    subvolume::Subvolumes,
+};
 use crate::{
     config::{BackendKind, PoolConfig},
     copying::Copying,

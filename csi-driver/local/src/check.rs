@@ -155,7 +155,7 @@ pub fn open_for_check(pools: &[PoolConfig]) -> Result<Vec<Report>, PoolError> {
 /// [`PoolError::Locked`] while a controller uses one of the pools; when something can't be changed.
 pub fn repair(pools: &[PoolConfig]) -> Result<Vec<Report>, PoolError> {
     {
-        let opened = Pools::open(pools, true)?;
+        let opened = Pools::open(pools, true, false)?;
         recovery::recover(&opened)?;
         for report in scan::scan(pools)? {
             for finding in report

@@ -16,6 +16,7 @@ pub const POINTS: &[&str] = &[
     "create::after_data",
     "create::after_copy_of_record",
     "create::after_record",
+    "create::after_journal",
     "create::after_rename",
     "create::after_sync",
     "snapshot::after_directory",

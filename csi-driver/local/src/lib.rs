@@ -156,16 +156,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let mut builder = Driver::builder(info).topology().single_node_modes();
 
     let has_controller = config.services.has_controller();
+    let of_one_process = has_controller && config.services.has_node() && !config.is_attachable;
     let (pools, is_attachable) = (config.pools.clone(), config.is_attachable);
     let opened = blocking.run("open the pools", move || {
-        let pools = Pools::open(&pools, has_controller)?;
+        let pools = Pools::open(&pools, has_controller, of_one_process)?;
         if !is_attachable {
             pools.iter().try_for_each(|pool| leases::refuse_leased(pool))?;
         }
         Ok::<_, PoolError>(Arc::new(pools))
     });
     let pools = opened.await.map_err(Error::Open)??;
-    let mut controller = None;
+    let (mut controller, resting) = (None, Arc::clone(&pools));
     if has_controller {
         let members = recover(&config, &pools, &blocking).await?;
         let (reach, threads) = (reach.clone(), blocking.clone());
@@ -182,6 +183,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         let node = open_node(&config, reach, pools, Arc::clone(&follower), &blocking).await?;
         builder = with_node(builder, Arc::new(node));
     }
+    let closing = blocking.clone();
     let serving = starting.serve(builder);
     let following = async {
         if config.services.has_node() {
@@ -201,6 +203,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
             .is_err()
     {
         tracing::warn!("Data of deleted volumes is left over; the next start removes it");
+    }
+    let rest = move || resting.iter().try_for_each(|pool| pool.rest());
+    if let Err(error) = closing
+        .run("close the pools", rest)
+        .await
+        .and_then(|rested| Ok(rested?))
+    {
+        tracing::warn!(
+            error = error.full_message(),
+            "The pools' journals are left to the next start"
+        );
     }
     Ok(())
 }

@@ -257,6 +257,7 @@ impl Inner {
     fn stage(&self, request: &NodeStageVolume) -> Result<(), DriverError> {
         let found = self.find(request.volume_id.as_str())?;
         check_fit(self.identity.reach.nodes(), &found.record, &request.capability)?;
+        found.pool.settle(&found.record.volume_id)?;
         let mut plan = MountPlan::new(&request.capability, false)?;
         plan.settings = Settings::parse(&found.record.mutable_parameters)?;
         self.check_lease(&found, &request.publish_context, &mut plan)?;
@@ -303,6 +304,7 @@ impl Inner {
     fn publish(&self, request: &NodePublishVolume) -> Result<(), DriverError> {
         let found = self.find(request.volume_id.as_str())?;
         check_fit(self.identity.reach.nodes(), &found.record, &request.capability)?;
+        found.pool.settle(&found.record.volume_id)?;
         let mut plan = MountPlan::new(&request.capability, request.is_read_only)?;
         self.check_lease(&found, &request.publish_context, &mut plan)?;
         // The SDK lets no publish through without it.

@@ -8,12 +8,15 @@
 //! <pool>/snapshots/<id>/        a snapshot, likewise
 //! <pool>/groups/<id>/           a group of snapshots: its record, twice
 //! <pool>/frozen/<volume id>     writes to this volume are held up by this driver
+//! <pool>/journal                what is durable here and perhaps not yet in its place
 //! ```
 //! A thing comes into being and goes by one rename, so that at each moment it is there as a whole or not at all; `shelf`
 //! has the details, `recover` what a start does with what a crash has left. All functions block.
 
 mod error;
 mod frozen;
+mod journal;
+mod journaled;
 mod layout;
 mod recover;
 mod remove;
@@ -31,15 +34,19 @@ use moorline_mount::{copy, durable, usage};
 use uuid::Uuid;
 
 pub use self::error::PoolError;
-use self::shelf::{Made, Points, Shelf};
 pub(crate) use self::{
     frozen::Marker,
     layout::Layout,
     recover::{Found, Named, Remedy, look_at, named},
     shelf::{GONE_PREFIX, NEW_PREFIX},
 };
+use self::{
+    journal::Journal,
+    shelf::{Made, Points, Shelf},
+};
 use crate::{
     config::{BackendKind, PoolConfig},
+    ids::is_id,
     record::Record,
     room::Space,
 };
@@ -103,6 +110,8 @@ pub(crate) struct Pool {
     pub(crate) snapshots: Shelf,
     pub(crate) groups: Shelf,
     can_reflink: bool,
+    /// Where one process alone has the pool.
+    journal: Option<Journal>,
     /// Held for the life of the controller.
     _lock: Option<File>,
 }
@@ -131,8 +140,15 @@ impl Pool {
             snapshots,
             groups,
             can_reflink,
+            journal: None,
             _lock: lock,
         })
+    }
+
+    /// Where controller and node are one process, and no other uses the pool: what is not used yet is durable in a journal.
+    pub(crate) fn of_one_process(mut self) -> Self {
+        self.journal = Some(Journal::new(&self.root));
+        self
     }
 
     /// Its name in the StorageClass parameter `pool`.
@@ -190,23 +206,54 @@ impl Pool {
         record: Record,
         fill: impl FnOnce(&Path) -> Result<(), DriverError>,
     ) -> Result<Record, DriverError> {
+        if let Some(journal) = self.journal_for(&record) {
+            return self.create_journaled(journal, record, fill);
+        }
         let made = self.volumes.create(&record.volume_id, |directory| {
             fill(directory)?;
             Ok(record.to_bytes())
         })?;
+        self.forget_what_was_said(&record.volume_id)
+            .map_err(|error| shelf::uncertain("make it durable", error))?;
         match made {
             Made::New => Ok(record),
             Made::Before => Ok(self.load(&record.volume_id)?),
         }
     }
 
+    /// From now on the volume is not there any more, durably; its data still is. Succeeds when it was not there.
+    pub(crate) fn take_away(&self, volume_id: &str) -> Result<(), PoolError> {
+        if !is_id(volume_id) {
+            return Ok(());
+        }
+        let is_moved = self.volumes.move_away(volume_id)?;
+        match &self.journal {
+            Some(journal) if is_moved || journal.says_made(volume_id) => {
+                if journal.is_usable() {
+                    journal.gone(volume_id)?;
+                } else {
+                    self.volumes.sync.sync()?;
+                }
+                self.volumes.is_away()
+            }
+            None if is_moved => {
+                self.volumes.sync.sync()?;
+                self.volumes.is_away()
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a volume and its data. Succeeds when it is not there. After an error another try goes on.
+    #[cfg(test)]
     pub(crate) fn delete(&self, volume_id: &str) -> Result<(), PoolError> {
-        self.volumes.delete(volume_id)
+        self.take_away(volume_id)?;
+        self.volumes.remove_gone(volume_id)
     }
 
     /// Replaces the volume's record.
     pub(crate) fn update(&self, record: &Record) -> Result<(), PoolError> {
+        self.settle(&record.volume_id)?;
         self.volumes.update(&record.volume_id, &record.to_bytes())
     }
 

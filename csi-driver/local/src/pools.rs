@@ -16,8 +16,20 @@ pub(crate) struct Pools {
 
 impl Pools {
     /// Opens all pools, making those that are not there.
-    pub(crate) fn open(configs: &[PoolConfig], for_controller: bool) -> Result<Self, PoolError> {
-        let open = |config| Pool::open(config, for_controller).map(Arc::new);
+    /// With `of_one_process`, nobody but this process uses them.
+    pub(crate) fn open(
+        configs: &[PoolConfig],
+        for_controller: bool,
+        of_one_process: bool,
+    ) -> Result<Self, PoolError> {
+        let open = |config| {
+            let pool = Pool::open(config, for_controller)?;
+            Ok::<_, PoolError>(Arc::new(if of_one_process {
+                pool.of_one_process()
+            } else {
+                pool
+            }))
+        };
         let pools = configs.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Pools { pools })
     }

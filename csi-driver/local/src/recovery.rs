@@ -16,6 +16,7 @@ use crate::{
 pub(crate) fn recover(pools: &Pools) -> Result<Vec<FoundInPool>, PoolError> {
     for pool in pools.iter() {
         pool.thaw_leftovers()?;
+        pool.replay()?;
     }
     // The snapshots of a group may be in other pools than its record, which goes last.
     for doomed in pools

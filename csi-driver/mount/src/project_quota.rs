@@ -265,7 +265,13 @@ mod tests {
                 Err(Errno::NOTBLK),
                 Ok(Support::NotSupported),
             ),
-            ("may not ask", EXT_MAGIC, Err(Errno::PERM), Err(Errno::PERM)),
+            (
+                "may not ask",
+                EXT_MAGIC,
+                Err(Errno::PERM),
+                Ok(Support::NotPermitted),
+            ),
+            ("broken", XFS_MAGIC, Err(Errno::IO), Err(Errno::IO)),
         ];
         for (name, magic, asked, expected) in cases {
             assert_eq!(support_of(magic, asked), expected, "{name}");

@@ -1,5 +1,7 @@
 //! The program as its users meet it: flags, exit codes, a life from start to SIGTERM.
 
+#![cfg(test)]
+
 use std::{
     io::{BufRead as _, BufReader},
     os::unix::net::UnixStream,

@@ -29,6 +29,9 @@ use crate::{
 /// How long running operations may take after the driver was asked to stop.
 pub const GRACE_PERIOD_DEFAULT: Duration = Duration::from_secs(25);
 
+/// How long callers that ask nothing may take to hang up once they were told to.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Who the driver is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverInfo {
@@ -362,6 +365,12 @@ impl Driver {
             operations.drained().await;
             Ok(())
         });
+        // Who has an open connection and asks nothing is told to go; one that stays is not waited for.
+        let idle = async {
+            stop.cancelled().await;
+            operations.drained().await;
+            tokio::time::sleep(LINGER).await;
+        };
         let too_late = async {
             stop.cancelled().await;
             tokio::time::sleep(grace).await;
@@ -369,6 +378,7 @@ impl Driver {
         tokio::select! {
             biased;
             served = serving => served,
+            () = idle => Ok(()),
             () = too_late => Err(ServeError::GraceExceeded { grace, operations: operations.describe() }),
         }
     }

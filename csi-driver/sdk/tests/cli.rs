@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use moorline_proto::csi::{ProbeRequest, identity_client::IdentityClient};
+use moorline_proto::csi::{
+    self, ProbeRequest, controller_client::ControllerClient, identity_client::IdentityClient,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -128,6 +130,47 @@ async fn a_driver_serves_until_it_is_asked_to_stop() {
         lines.iter().any(|line| line["message"] == "Driver has stopped"),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn what_is_logged_of_a_call_says_which_call_and_which_volume() {
+    use csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = format!("unix://{}", directory.path().join("csi.sock").display());
+    let process = Process::start(&["--endpoint", &endpoint, "--log-format", "json", "-v"]);
+    until_probed(&endpoint).await;
+    let mut controller = ControllerClient::connect(endpoint.clone()).await.unwrap();
+    let request = csi::CreateVolumeRequest {
+        name: "v1".into(),
+        volume_capabilities: vec![csi::VolumeCapability {
+            access_type: Some(AccessType::Mount(MountVolume::default())),
+            access_mode: Some(AccessMode {
+                mode: Mode::SingleNodeWriter.into(),
+            }),
+        }],
+        ..Default::default()
+    };
+    controller.create_volume(request).await.unwrap();
+    let refused = controller
+        .create_volume(csi::CreateVolumeRequest::default())
+        .await;
+    refused.expect_err("a volume has a name");
+    drop(controller);
+    process.signal(Signal::TERM);
+    let (_, _, log) = process.ended().await;
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let answered = lines.iter().find(|line| line["message"] == "Call answered");
+    let answered = answered.unwrap_or_else(|| panic!("{log}"));
+    let span = &answered["span"];
+    assert_eq!(
+        (&span["name"], &span["rpc.method"], &span["volume.id"]),
+        (&"rpc".into(), &"CreateVolume".into(), &"v1".into()),
+        "{answered}"
+    );
+    assert!(answered["duration"].is_string(), "{answered}");
 }
 
 #[tokio::test]

@@ -244,6 +244,31 @@ async fn stopping_waits_for_what_is_running() {
 }
 
 #[tokio::test]
+async fn who_asks_nothing_and_does_not_hang_up_is_not_waited_for() {
+    let gated = Gated::new();
+    let served = Served::start(gated_driver(&gated), 2 * LONG).await;
+    let Endpoint::Unix(path) = served.endpoint.clone() else {
+        panic!("a unix endpoint")
+    };
+    let mut idle = tokio::net::UnixStream::connect(&path).await.unwrap();
+    // HTTP/2 begun, with no settings to tell; what the server says after that is read by nobody.
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    tokio::io::AsyncWriteExt::write_all(
+        &mut idle,
+        &[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat(),
+    )
+    .await
+    .unwrap();
+    let mut first = [0; 1];
+    tokio::io::AsyncReadExt::read_exact(&mut idle, &mut first)
+        .await
+        .unwrap();
+    served.stopped().await.unwrap();
+    assert!(!path.exists(), "the socket is removed");
+    drop(idle);
+}
+
+#[tokio::test]
 async fn what_outlasts_the_grace_period_is_named() {
     let gated = Gated::new();
     let served = Served::start(gated_driver(&gated), Duration::from_millis(20)).await;

@@ -39,6 +39,7 @@ const TESTED: &[(&str, &str)] = &[
     ("cargo xtask bench volumes --count", CI),
     ("cargo xtask bench start", CI),
     ("cargo xtask bench driver", CI),
+    ("cargo build --profile driver -p moorline-driver", CI),
     // A part of it; sanity::* makes each of its runs.
     ("cargo xtask sanity", CI),
 ];

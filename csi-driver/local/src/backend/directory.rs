@@ -255,6 +255,19 @@ impl Backend for Directories {
     }
 }
 
+/// Makes what a directory lacks that was not used yet; says whether it was not there at all.
+pub(crate) fn complete(files: Files<'_>, new: NewData) -> Result<bool, BackendError> {
+    let data = Directories::data(files);
+    if fs::symlink_metadata(&data).is_err() {
+        Directories.make(files, new)?;
+        return Ok(true);
+    }
+    let mode = fs::Permissions::from_mode(DATA_MODE);
+    fs::set_permissions(&data, mode).map_err(BackendError::io("set the mode of", &data))?;
+    quota::limit(&data, new.bytes)?;
+    Ok(false)
+}
+
 /// Takes the limit of the directory in a thing's own directory away, if it has one.
 pub(super) fn remove_data(directory: &Path) -> Result<(), PoolError> {
     Ok(quota::release(&directory.join(DATA))?)

@@ -62,7 +62,8 @@ impl LocalController {
         let work = move || {
             for pool in pools {
                 match pool.load(&volume_id) {
-                    Err(error) if error.is_not_there() => {}
+                    // The journal may still have what is not in its place.
+                    Err(error) if error.is_not_there() => pool.take_away(&volume_id)?,
                     Err(error) => return Err(error.into()),
                     Ok(record) => {
                         take_away(&pool, &record).1?;
@@ -93,7 +94,7 @@ fn take_away(pool: &Pool, record: &Record) -> (Deleted, Result<(), DriverError>)
             );
         }
     }
-    match pool.volumes.take_away(&record.volume_id) {
+    match pool.take_away(&record.volume_id) {
         Ok(()) => (Deleted::Leaving, Ok(())),
         Err(error) if directory.exists() => (Deleted::Kept, Err(error.into())),
         Err(error) => (Deleted::Left, Err(error.into())),

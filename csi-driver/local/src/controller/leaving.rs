@@ -11,6 +11,7 @@ use futures::{
 };
 use moorline_driver_sdk::{DriverError, ErrorKind};
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::Member;
 use crate::{blocking::Blocking, record::Record};
@@ -18,10 +19,13 @@ use crate::{blocking::Blocking, record::Record};
 /// A removal under way, or the end of one; many may wait for it.
 type Removal = Shared<BoxFuture<'static, Result<(), String>>>;
 
+type Volumes = BTreeMap<Arc<str>, (Arc<Record>, Removal)>;
+
 /// The volumes of one pool whose data is being removed, or could not be removed yet.
 #[derive(Default)]
 pub(crate) struct Leaving {
-    volumes: Mutex<BTreeMap<Arc<str>, (Arc<Record>, Removal)>>,
+    volumes: Mutex<Volumes>,
+    tasks: TaskTracker,
 }
 
 impl Leaving {
@@ -50,7 +54,7 @@ impl Member {
 
     fn start_removal(self: &Arc<Self>, record: Arc<Record>, blocking: Blocking) -> Removal {
         let member = Arc::clone(self);
-        let task = tokio::spawn(async move {
+        let task = self.leaving.tasks.spawn(async move {
             let (pool, volume_id) = (Arc::clone(&member.pool), Arc::clone(&record.volume_id));
             let work = move || pool.volumes.remove_gone(&volume_id);
             let removed = blocking.run("remove the data of a deleted volume", work).await;

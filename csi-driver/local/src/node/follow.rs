@@ -268,7 +268,7 @@ mod tests {
     async fn an_idle_node_does_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let config = PoolConfig::new("default", dir.path().join("pool"), BackendKind::Loop);
-        let pools = Arc::new(Pools::open(&[config], true).unwrap());
+        let pools = Arc::new(Pools::open(&[config], true, false).unwrap());
         let follower = Arc::new(Follower::new(pools, false));
         let hour = Duration::from_secs(3600);
         let running = tokio::time::timeout(3 * hour, Arc::clone(&follower).run(Blocking::new()));

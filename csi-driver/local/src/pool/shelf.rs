@@ -10,7 +10,9 @@
 //! An acknowledged state stands in both copies: the second copy is written first, the record itself decides.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -124,6 +126,33 @@ impl Shelf {
         id: &str,
         fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
     ) -> Result<(), DriverError> {
+        self.prepare_with(id, fill, |new, record| {
+            durable::write_new(new.join(RECORD_FILE), record)?;
+            Ok(durable::sync_directory(new)?)
+        })
+    }
+
+    /// As [`Shelf::prepare`], for what is durable elsewhere.
+    pub(super) fn prepare_undurably(
+        &self,
+        id: &str,
+        fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
+    ) -> Result<(), DriverError> {
+        self.prepare_with(id, fill, |new, record| {
+            let path = new.join(RECORD_FILE);
+            let mut options = fs::File::options();
+            let opened = options.write(true).create_new(true).mode(0o600).open(&path);
+            let written = opened.and_then(|mut file| file.write_all(record));
+            written.map_err(PoolError::io("write", path))
+        })
+    }
+
+    fn prepare_with(
+        &self,
+        id: &str,
+        fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
+        write: impl FnOnce(&Path, &[u8]) -> Result<(), PoolError>,
+    ) -> Result<(), DriverError> {
         let new = self.new_directory(id);
         let made = self.remove_new(id).map_err(DriverError::from).and_then(|()| {
             make_directory(&new)?;
@@ -134,8 +163,7 @@ impl Shelf {
             let copy = new.join(COPY_FILE);
             fs::write(&copy, &record).map_err(PoolError::io("write", &copy))?;
             failpoint::hit(self.points.after_copy_of_record)?;
-            durable::write_new(new.join(RECORD_FILE), &record).map_err(PoolError::from)?;
-            durable::sync_directory(&new).map_err(PoolError::from)?;
+            write(&new, &record)?;
             failpoint::hit(self.points.after_record)?;
             Ok(())
         });
@@ -182,17 +210,43 @@ impl Shelf {
 
     /// The first half of [`Shelf::delete`]: from now on it is not there any more, durably. Succeeds when it was not there.
     pub(crate) fn take_away(&self, id: &str) -> Result<(), PoolError> {
+        if !self.move_away(id)? {
+            return Ok(());
+        }
+        self.sync.sync()?;
+        self.is_away()
+    }
+
+    /// The first half of [`Shelf::take_away`]: not durable yet. Says whether there is anything to be made durable.
+    pub(super) fn move_away(&self, id: &str) -> Result<bool, PoolError> {
         let path = self.directory(id);
         if !path.exists() {
-            return Ok(());
+            // An earlier try may have got this far.
+            return Ok(self.gone_directory(id).exists());
         }
         remove::refuse_mounts_below(&path)?;
         // What an earlier try has left under that name would be in the way.
         self.remove_gone(id)?;
         fs::rename(&path, self.gone_directory(id)).map_err(PoolError::io("take away", &path))?;
         failpoint::hit(self.points.gone_after_rename)?;
-        self.sync.sync()?;
+        Ok(true)
+    }
+
+    /// It is away, durably.
+    pub(super) fn is_away(&self) -> Result<(), PoolError> {
         failpoint::hit(self.points.gone_after_sync)
+    }
+
+    /// Makes what is in a thing's place durable there.
+    pub(super) fn make_durable_in_place(&self, id: &str) -> Result<(), PoolError> {
+        let path = self.directory(id);
+        for entry in fs::read_dir(&path).map_err(PoolError::io("list", &path))? {
+            let entry = entry.map_err(PoolError::io("list", &path))?.path();
+            let synced = fs::File::open(&entry).and_then(|opened| opened.sync_all());
+            synced.map_err(PoolError::io("fsync", entry))?;
+        }
+        durable::sync_directory(&path)?;
+        Ok(self.sync.sync()?)
     }
 
     /// The second half of [`Shelf::delete`].

@@ -258,3 +258,255 @@ fn many_volumes_at_once() {
     });
     assert_eq!(pool.recover().unwrap().volumes.len(), 200);
 }
+
+mod with_a_journal {
+    //! What a power cut may do to a pool whose promises stand in its journal.
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::record::Source;
+
+    fn open_journaled(directory: &Path) -> Pool {
+        open(directory).of_one_process()
+    }
+
+    fn with_data(directory: &Path) -> Result<(), DriverError> {
+        fs::create_dir(directory.join("data")).unwrap();
+        Ok(())
+    }
+
+    fn sized(capacity_bytes: u64) -> Record {
+        Record {
+            capacity_bytes,
+            source: None,
+            ..record("a")
+        }
+    }
+
+    /// A copy of the volume's directory, to be brought back later.
+    fn keep_aside(pool: &Pool) {
+        let from = pool.directory("a");
+        let aside = pool.root.join("aside");
+        fs::create_dir_all(aside.join("data")).unwrap();
+        for file in [RECORD_FILE, COPY_FILE, "data/file"] {
+            if from.join(file).exists() {
+                fs::copy(from.join(file), aside.join(file)).unwrap();
+            }
+        }
+    }
+
+    fn bring_back(root: &Path) {
+        let place = root.join("volumes/a");
+        if place.exists() {
+            fs::remove_dir_all(&place).unwrap();
+        }
+        fs::rename(root.join("aside"), place).unwrap();
+    }
+
+    struct Case {
+        name: &'static str,
+        /// What was asked for and answered.
+        acts: fn(&Pool),
+        /// What the power cut did to the filesystem, given the pool's root.
+        cut: fn(&Path),
+        /// The volume that must be there, and what its data must hold.
+        expected: Option<(u64, &'static [&'static str])>,
+    }
+
+    fn make(pool: &Pool, capacity_bytes: u64) {
+        pool.create(sized(capacity_bytes), with_data).unwrap();
+    }
+
+    const CASES: &[Case] = &[
+        Case {
+            name: "nothing happens",
+            acts: |pool| make(pool, 1),
+            cut: |_| (),
+            expected: Some((1, &[])),
+        },
+        Case {
+            name: "a new volume is lost",
+            acts: |pool| make(pool, 1),
+            cut: |root| fs::remove_dir_all(root.join("volumes/a")).unwrap(),
+            expected: Some((1, &[])),
+        },
+        Case {
+            name: "its record is empty",
+            acts: |pool| make(pool, 1),
+            cut: |root| {
+                for file in [RECORD_FILE, COPY_FILE] {
+                    fs::write(root.join("volumes/a").join(file), "").unwrap();
+                }
+            },
+            expected: Some((1, &[])),
+        },
+        Case {
+            name: "its data is lost",
+            acts: |pool| make(pool, 1),
+            cut: |root| fs::remove_dir(root.join("volumes/a/data")).unwrap(),
+            expected: Some((1, &[])),
+        },
+        Case {
+            name: "it is not in its place yet",
+            acts: |pool| make(pool, 1),
+            cut: |root| fs::rename(root.join("volumes/a"), root.join("volumes/.new-a")).unwrap(),
+            expected: Some((1, &[])),
+        },
+        Case {
+            name: "a deletion is lost",
+            acts: |pool| {
+                make(pool, 1);
+                keep_aside(pool);
+                pool.delete("a").unwrap();
+            },
+            cut: bring_back,
+            expected: None,
+        },
+        Case {
+            name: "the deletion of an old volume is lost",
+            acts: |pool| {
+                make(pool, 1);
+                pool.settle("a").unwrap();
+                fs::write(pool.directory("a").join("data/file"), "secret").unwrap();
+                keep_aside(pool);
+                pool.delete("a").unwrap();
+            },
+            cut: bring_back,
+            expected: None,
+        },
+        Case {
+            name: "a deletion and a new creation are lost",
+            acts: |pool| {
+                make(pool, 1);
+                pool.settle("a").unwrap();
+                fs::write(pool.directory("a").join("data/file"), "secret").unwrap();
+                keep_aside(pool);
+                pool.delete("a").unwrap();
+                make(pool, 2);
+            },
+            cut: bring_back,
+            expected: Some((2, &[])),
+        },
+        Case {
+            name: "a used volume is not touched",
+            acts: |pool| {
+                make(pool, 1);
+                pool.settle("a").unwrap();
+                fs::write(pool.directory("a").join("data/file"), "x").unwrap();
+            },
+            cut: |_| (),
+            expected: Some((1, &["file"])),
+        },
+        Case {
+            name: "a growth stays, also of a volume that follows another",
+            acts: |pool| {
+                make(pool, 1);
+                pool.delete("a").unwrap();
+                make(pool, 1);
+                pool.update(&sized(5)).unwrap();
+                fs::write(pool.directory("a").join("data/file"), "x").unwrap();
+            },
+            cut: |_| (),
+            expected: Some((5, &["file"])),
+        },
+        Case {
+            name: "what was made without the journal is not taken for what was deleted",
+            acts: |pool| {
+                make(pool, 1);
+                pool.delete("a").unwrap();
+                let clone = Record {
+                    source: Some(Box::new(Source::Volume("b".into()))),
+                    ..sized(3)
+                };
+                pool.create(clone, with_data).unwrap();
+                fs::write(pool.directory("a").join("data/file"), "x").unwrap();
+            },
+            cut: |_| (),
+            expected: Some((3, &["file"])),
+        },
+        Case {
+            name: "the journal is torn: what stands in its place counts",
+            acts: |pool| make(pool, 1),
+            cut: |root| fs::write(root.join("journal"), [7; 5000]).unwrap(),
+            expected: Some((1, &[])),
+        },
+    ];
+
+    #[test]
+    fn a_power_cut_changes_nothing_that_was_answered() {
+        for case in CASES {
+            let name = case.name;
+            let dir = tempfile::tempdir().unwrap();
+            let pool = open_journaled(dir.path());
+            (case.acts)(&pool);
+            drop(pool);
+            (case.cut)(dir.path());
+            // Twice: also a start may be killed before the journal is empty.
+            let journal = fs::read(dir.path().join("journal")).unwrap();
+            for _ in 0..2 {
+                fs::write(dir.path().join("journal"), &journal).unwrap();
+                let pool = open_journaled(dir.path());
+                pool.replay().unwrap();
+                let found = pool.recover().unwrap().volumes;
+                let Some((capacity_bytes, files)) = case.expected else {
+                    assert!(found.is_empty(), "{name}: {found:?}");
+                    assert_eq!(names(&pool), [""; 0], "{name}");
+                    continue;
+                };
+                let Some(Entry::Ready(record)) = found.get("a") else {
+                    panic!("{name}: {found:?}");
+                };
+                assert_eq!(record.capacity_bytes, capacity_bytes, "{name}");
+                let data = pool.directory("a").join("data");
+                let held: Vec<_> = fs::read_dir(&data)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                    .collect();
+                assert_eq!(held, files, "{name}");
+                if files.is_empty() && name != "nothing happens" && !name.contains("torn") {
+                    assert_eq!(
+                        fs::metadata(&data).unwrap().permissions().mode() & 0o777,
+                        0o777,
+                        "{name}"
+                    );
+                }
+                assert_eq!(names(&pool), ["a"], "{name}");
+                assert_eq!(
+                    fs::metadata(dir.path().join("journal")).unwrap().len(),
+                    0,
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_at_rest_may_be_changed_by_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = open_journaled(dir.path());
+        make(&pool, 1);
+        pool.rest().unwrap();
+        assert_eq!(fs::metadata(dir.path().join("journal")).unwrap().len(), 0);
+        // It goes on where it was.
+        pool.delete("a").unwrap();
+        make(&pool, 2);
+        pool.rest().unwrap();
+        drop(pool);
+        fs::remove_dir_all(dir.path().join("volumes/a")).unwrap();
+        let pool = open_journaled(dir.path());
+        pool.replay().unwrap();
+        assert!(pool.recover().unwrap().volumes.is_empty());
+    }
+
+    #[test]
+    fn ids_that_are_paths_lead_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = open_journaled(dir.path());
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        for id in ["../outside", "..", "", "/"] {
+            pool.take_away(id).unwrap();
+        }
+        assert!(dir.path().join("outside").exists());
+    }
+}

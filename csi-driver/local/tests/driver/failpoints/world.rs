@@ -385,12 +385,16 @@ impl World {
     }
 }
 
-/// Relative paths of all that is below `root`, but for what is in directories that are volumes' data.
+/// Relative paths of all that is below `root`, but for what is in directories that are volumes' data, and the journal, which
+/// is made when it is needed first.
 fn entries(root: &Path) -> BTreeSet<String> {
     let (mut found, mut open) = (BTreeSet::new(), vec![root.to_owned()]);
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
+            if path == root.join("journal") {
+                continue;
+            }
             let is_data = path.file_name().is_some_and(|name| name == "data");
             if path.is_dir() && !is_data {
                 open.push(path.clone());
