@@ -6,7 +6,7 @@ use moorline_driver_sdk::{DriverError, ErrorKind};
 use tokio::{sync::Semaphore, time::Instant};
 
 /// Threads at once. More would only wait for the same disk; fewer would not fill a shared fsync.
-const THREADS_MAX: usize = 64;
+pub(crate) const THREADS_MAX: usize = 64;
 /// A call that takes longer is reported, again and again, until it returns. It can't be cancelled.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(30);
 

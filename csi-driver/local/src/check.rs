@@ -10,7 +10,7 @@ use std::{fmt, fs, path::PathBuf};
 use crate::{
     config::PoolConfig,
     pool::{self, PoolError},
-    pools::Pools,
+    pools::{Opener, Pools},
     recovery,
 };
 
@@ -155,7 +155,7 @@ pub fn open_for_check(pools: &[PoolConfig]) -> Result<Vec<Report>, PoolError> {
 /// [`PoolError::Locked`] while a controller uses one of the pools; when something can't be changed.
 pub fn repair(pools: &[PoolConfig]) -> Result<Vec<Report>, PoolError> {
     {
-        let opened = Pools::open(pools, true, false)?;
+        let opened = Pools::open(pools, Opener::Controller)?;
         recovery::recover(&opened)?;
         for report in scan::scan(pools)? {
             for finding in report

@@ -84,7 +84,7 @@ use crate::{
     copying::CopiedBytes,
     node::{Follower, Identity, LocalNode, OpenError},
     nodes::NodeRecord,
-    pools::Pools,
+    pools::{Opener, Pools},
     reach::Reach,
     record::{GroupRecord, Record, SnapshotRecord},
     room::Limits,
@@ -156,10 +156,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let mut builder = Driver::builder(info).topology().single_node_modes();
 
     let has_controller = config.services.has_controller();
-    let of_one_process = has_controller && config.services.has_node() && !config.is_attachable;
+    let opener = opener(&config);
     let (pools, is_attachable) = (config.pools.clone(), config.is_attachable);
     let opened = blocking.run("open the pools", move || {
-        let pools = Pools::open(&pools, has_controller, of_one_process)?;
+        let pools = Pools::open(&pools, opener)?;
         if !is_attachable {
             pools.iter().try_for_each(|pool| leases::refuse_leased(pool))?;
         }
@@ -216,6 +216,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+fn opener(config: &Config) -> Opener {
+    match (config.services.has_controller(), config.services.has_node()) {
+        (false, _) => Opener::Node,
+        (true, true) if !config.is_attachable => Opener::Alone,
+        (true, _) => Opener::Controller,
+    }
 }
 
 fn reach(config: &Config) -> Reach {

@@ -31,6 +31,7 @@ use std::{
 
 use moorline_driver_sdk::DriverError;
 use moorline_mount::{copy, durable, usage};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 pub use self::error::PoolError;
@@ -110,6 +111,9 @@ pub(crate) struct Pool {
     pub(crate) snapshots: Shelf,
     pub(crate) groups: Shelf,
     can_reflink: bool,
+    /// Held by who makes a device as its record says, from reading or writing the record until the device is so: an older
+    /// record must not have the last word.
+    pub(crate) tuning: Mutex<()>,
     /// Where one process alone has the pool.
     journal: Option<Journal>,
     /// Held for the life of the controller.
@@ -140,6 +144,7 @@ impl Pool {
             snapshots,
             groups,
             can_reflink,
+            tuning: Mutex::new(()),
             journal: None,
             _lock: lock,
         })
@@ -206,12 +211,13 @@ impl Pool {
         record: Record,
         fill: impl FnOnce(&Path) -> Result<(), DriverError>,
     ) -> Result<Record, DriverError> {
-        if let Some(journal) = self.journal_for(&record) {
-            return self.create_journaled(journal, record, fill);
+        let bytes = record.to_bytes();
+        if let Some(journal) = self.journal_for(&record, &bytes) {
+            return self.create_journaled(journal, (record, bytes), fill);
         }
         let made = self.volumes.create(&record.volume_id, |directory| {
             fill(directory)?;
-            Ok(record.to_bytes())
+            Ok(bytes)
         })?;
         self.forget_what_was_said(&record.volume_id)
             .map_err(|error| shelf::uncertain("make it durable", error))?;

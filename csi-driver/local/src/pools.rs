@@ -14,21 +14,27 @@ pub(crate) struct Pools {
     pools: Vec<Arc<Pool>>,
 }
 
+/// Who opens pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// A node; the controller is elsewhere.
+    Node,
+    /// The controller; nodes may be elsewhere.
+    Controller,
+    /// The controller and the only node.
+    Alone,
+}
+
 impl Pools {
     /// Opens all pools, making those that are not there.
-    /// With `of_one_process`, nobody but this process uses them.
-    pub(crate) fn open(
-        configs: &[PoolConfig],
-        for_controller: bool,
-        of_one_process: bool,
-    ) -> Result<Self, PoolError> {
+    pub(crate) fn open(configs: &[PoolConfig], opener: Opener) -> Result<Self, PoolError> {
         let open = |config| {
-            let pool = Pool::open(config, for_controller)?;
-            Ok::<_, PoolError>(Arc::new(if of_one_process {
-                pool.of_one_process()
-            } else {
-                pool
-            }))
+            let pool = Pool::open(config, opener != Opener::Node)?;
+            let pool = match opener {
+                Opener::Alone => pool.of_one_process(),
+                Opener::Node | Opener::Controller => pool,
+            };
+            Ok::<_, PoolError>(Arc::new(pool))
         };
         let pools = configs.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Pools { pools })

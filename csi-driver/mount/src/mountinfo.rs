@@ -80,7 +80,8 @@ pub fn read() -> Result<Vec<MountEntry>, MountError> {
 }
 
 /// The mount table, read again only when the kernel says that it has changed: as fresh as [`read`] each time, and much
-/// cheaper where most calls mount nothing. It stays with the mount namespace of the first call.
+/// cheaper where most calls mount nothing. It stays with the mount namespace of the first call. The kernel says nothing
+/// when options change, of a mount or a filesystem: who asks for these takes [`read`].
 ///
 /// # Errors
 /// As [`read`].

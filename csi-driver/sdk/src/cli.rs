@@ -21,7 +21,7 @@
 //! }
 //! ```
 //!
-//! A program with a command line and logs of its own takes [`ServingArgs`] among its flags and serves through [`Starting`],
+//! A program with a command line and logs of its own takes [`ServingArgs`], and [`LogArgs`] if it has no logs yet, among its flags and serves through [`Starting`],
 //! in [`until_signalled`] or under a token of its own.
 //!
 //! | exit code | meaning |
@@ -36,6 +36,6 @@ mod args;
 mod http;
 mod run;
 
-pub use args::{LogFormat, NoArgs, Serving, ServingArgs};
+pub use args::{LogArgs, LogFormat, NoArgs, Serving, ServingArgs};
 use args::{Parsed, parse};
 pub use run::{ServingError, Starting, main, until_signalled};

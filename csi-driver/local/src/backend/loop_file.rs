@@ -22,7 +22,7 @@ use moorline_mount::{
     filesystem::{self, FsType},
     loop_device::{self, AttachOptions},
     mount::{self, BindOptions},
-    mountinfo::MountEntry,
+    mountinfo::{self, MountEntry},
     usage,
 };
 
@@ -367,7 +367,8 @@ impl Backend for LoopFiles {
         let devices = devices::devices(files)?;
         // With autoclear the unmounting of a filesystem was all. One that is mounted elsewhere too keeps its device
         // until then.
-        if devices.is_empty() || !devices::filesystem_mounts_of(&devices)?.is_empty() {
+        if devices.is_empty() || !devices::filesystem_mounts_of(&devices, &mountinfo::current()?)?.is_empty()
+        {
             return Ok(());
         }
         if let Some(user) = devices::node_mounts(&devices)?.first() {

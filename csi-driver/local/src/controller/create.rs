@@ -84,8 +84,11 @@ impl LocalController {
                 check_same(&record, wanted)?;
                 Ok(Some(record))
             }
-            // Coming or going: the making will say.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // Coming or going, and perhaps there to stay: a deletion may still be refused.
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(DriverError::new(
+                ErrorKind::Aborted,
+                format!("volume {volume_id} is being created or deleted"),
+            )),
             Err(error) => Err(error),
         }
     }
@@ -189,10 +192,11 @@ impl Volumes for LocalController {
             created_at: Timestamp::now(),
         };
         let draft = Arc::new((wanted, source));
+        let may_get_room = !member.leaving.is_empty();
         let made = self.make(&member, &record, &draft).await;
         let made = match made {
             // Somebody may still have the room who is on the way out.
-            Err(error) if error.kind() == ErrorKind::ResourceExhausted && !member.leaving.is_empty() => {
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted && may_get_room => {
                 member.all_have_left(&self.blocking).await;
                 self.make(&member, &record, &draft).await
             }

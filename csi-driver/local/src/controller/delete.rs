@@ -40,9 +40,12 @@ impl LocalController {
             Ok((end, result)) => (end, result),
             Err(error) => (Deleted::Left, Err(error)),
         };
+        if end == Deleted::Leaving {
+            // First: who finds the name free, or no room, then also finds what is still there.
+            member.remove_later(Arc::clone(&record), &self.blocking);
+        }
         member.catalog.finish_delete(&record, end);
         result?;
-        member.remove_later(Arc::clone(&record), &self.blocking);
         tracing::info!(
             volume.id = &*record.volume_id,
             pool = member.pool.name(),

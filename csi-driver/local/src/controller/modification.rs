@@ -40,6 +40,7 @@ fn modify(member: &Member, old: &Record, change: StringMap) -> Result<(), Driver
         mutable_parameters: parameters,
         ..Record::clone(old)
     };
+    let _alone = member.pool.tuning.lock();
     if record != *old {
         member.pool.update(&record)?;
         let replaced = Arc::new(record.clone());

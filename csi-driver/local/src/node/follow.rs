@@ -83,6 +83,21 @@ fn may_rest<'a>(has_controller: bool, mut followed: impl Iterator<Item = &'a Don
     })
 }
 
+fn version(record: &Path) -> Option<Version> {
+    let seen = std::fs::metadata(record).ok()?;
+    Some((seen.ino(), seen.mtime(), seen.mtime_nsec()))
+}
+
+/// What is known of a volume that was tuned by one record when there is this one now: a controller elsewhere may have
+/// written another one meanwhile. Pure.
+fn tuned(by: Version, now: Option<Version>) -> Done {
+    if now == Some(by) {
+        Done::Tuned(by)
+    } else {
+        Done::Not
+    }
+}
+
 impl Follower {
     pub(crate) fn new(pools: Arc<Pools>, has_controller: bool) -> Self {
         Follower {
@@ -198,18 +213,19 @@ impl Follower {
 
     fn follow(&self, pool: &Pool, volume_id: &str) {
         let directory = pool.directory(volume_id);
-        let Ok(seen) = std::fs::metadata(pool.volumes.record_path(volume_id)) else {
+        let record = pool.volumes.record_path(volume_id);
+        let _alone = pool.tuning.lock();
+        let Some(version) = version(&record) else {
             // Being deleted; or damaged, which whoever calls for it is told. Who is deleted has no device any more.
             self.is_stale.store(true, Ordering::SeqCst);
             return;
         };
-        let version = (seen.ino(), seen.mtime(), seen.mtime_nsec());
         let before = self.done.lock().get(&directory).cloned();
         if before == Some(Done::Tuned(version)) {
             return;
         }
         let done = match tune(pool, volume_id) {
-            Ok(()) => Done::Tuned(version),
+            Ok(()) => tuned(version, self::version(&record)),
             Err(error) => {
                 if before != Some(Done::Failed(version)) {
                     let error = error.full_message();
@@ -245,7 +261,23 @@ fn tune(pool: &Pool, volume_id: &str) -> Result<(), DriverError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{BackendKind, PoolConfig};
+    use crate::{
+        config::{BackendKind, PoolConfig},
+        pools::Opener,
+    };
+
+    #[test]
+    fn what_was_tuned_by_an_older_record_is_not_done() {
+        let (older, newer) = ((1, 2, 3), (4, 2, 3));
+        let cases = [
+            ("the same record", Some(older), Done::Tuned(older)),
+            ("a newer one", Some(newer), Done::Not),
+            ("none any more", None, Done::Not),
+        ];
+        for (name, now, expected) in cases {
+            assert_eq!(tuned(older, now), expected, "{name}");
+        }
+    }
 
     #[test]
     fn it_rests_when_nobody_can_change_anything() {
@@ -268,7 +300,7 @@ mod tests {
     async fn an_idle_node_does_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let config = PoolConfig::new("default", dir.path().join("pool"), BackendKind::Loop);
-        let pools = Arc::new(Pools::open(&[config], true, false).unwrap());
+        let pools = Arc::new(Pools::open(&[config], Opener::Controller).unwrap());
         let follower = Arc::new(Follower::new(pools, false));
         let hour = Duration::from_secs(3600);
         let running = tokio::time::timeout(3 * hour, Arc::clone(&follower).run(Blocking::new()));

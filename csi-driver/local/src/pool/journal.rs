@@ -30,10 +30,16 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use self::entries::{Entry, read_areas};
 pub(super) use self::plan::{Fate, Seen, Step, plan, step};
 use super::PoolError;
+use crate::blocking::THREADS_MAX;
 
 const FILE: &str = "journal";
-/// Of one area. Some two hundred creations.
-const AREA_BYTES: usize = 128 << 10;
+/// Of one area. Some nine hundred creations.
+const AREA_BYTES: usize = 512 << 10;
+/// What an entry has beside its record, and room to spare.
+const OVERHEAD_BYTES: usize = 512;
+/// Larger records are made durable in their place. With this, all that the threads of this process can have under way, and
+/// as much again that is carried over, fits into one area.
+pub(super) const RECORD_BYTES_MAX: usize = AREA_BYTES / (2 * THREADS_MAX) - OVERHEAD_BYTES;
 
 /// What the journal says last of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

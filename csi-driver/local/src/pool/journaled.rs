@@ -7,7 +7,7 @@ use moorline_mount::durable;
 
 use super::{
     Pool, PoolError, VOLUME_POINTS,
-    journal::{Fate, Journal, Seen, Step, step},
+    journal::{Fate, Journal, RECORD_BYTES_MAX, Seen, Step, step},
     shelf::{COPY_FILE, RECORD_FILE, uncertain},
 };
 use crate::{
@@ -19,8 +19,10 @@ use crate::{
 
 impl Pool {
     /// The journal, for volumes that it can make again: empty directories.
-    pub(super) fn journal_for(&self, record: &Record) -> Option<&Journal> {
-        let is_remade = record.content == Content::Directory && record.source.is_none();
+    pub(super) fn journal_for(&self, record: &Record, bytes: &[u8]) -> Option<&Journal> {
+        let is_remade = record.content == Content::Directory
+            && record.source.is_none()
+            && bytes.len() <= RECORD_BYTES_MAX;
         self.journal
             .as_ref()
             .filter(|journal| is_remade && journal.is_usable())
@@ -30,7 +32,7 @@ impl Pool {
     pub(super) fn create_journaled(
         &self,
         journal: &Journal,
-        record: Record,
+        (record, bytes): (Record, Vec<u8>),
         fill: impl FnOnce(&Path) -> Result<(), DriverError>,
     ) -> Result<Record, DriverError> {
         let volume_id = Arc::clone(&record.volume_id);
@@ -43,7 +45,6 @@ impl Pool {
             settled.map_err(|error| uncertain("make it durable", error))?;
             return Ok(self.load(&volume_id)?);
         }
-        let bytes = record.to_bytes();
         self.volumes.prepare_undurably(&volume_id, |directory| {
             fill(directory)?;
             Ok(bytes.clone())

@@ -264,8 +264,10 @@ mod with_a_journal {
 
     use std::os::unix::fs::PermissionsExt as _;
 
+    use moorline_driver_sdk::request::StringMap;
+
     use super::*;
-    use crate::record::Source;
+    use crate::{pool::journal::RECORD_BYTES_MAX, record::Source};
 
     fn open_journaled(directory: &Path) -> Pool {
         open(directory).of_one_process()
@@ -479,6 +481,26 @@ mod with_a_journal {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_record_too_large_for_the_journal_goes_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = open_journaled(dir.path());
+        let large = StringMap::from([("k".to_owned(), "x".repeat(RECORD_BYTES_MAX))]);
+        let record = Record {
+            mutable_parameters: large.into(),
+            ..sized(1)
+        };
+        pool.create(record.clone(), with_data).unwrap();
+        assert!(!pool.journal.as_ref().unwrap().says_something("a"));
+        drop(pool);
+        let pool = open_journaled(dir.path());
+        pool.replay().unwrap();
+        assert_eq!(
+            pool.recover().unwrap().volumes["a"],
+            Entry::Ready(Arc::new(record))
+        );
     }
 
     #[test]

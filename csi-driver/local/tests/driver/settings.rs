@@ -127,6 +127,11 @@ async fn changes_act_at_once_and_again_when_staged() {
     assert!(loop_device::is_direct_io(&device(&scratch, "v")).unwrap());
     assert!(discards(&staging));
 
+    // Back and forth with nothing mounted in between, which would make the driver read the mount table anew.
+    for wanted in ["false", "true", "false", "true"] {
+        modify(&mut driver, "v", &[("discard", wanted)]).await.unwrap();
+        assert_eq!(discards(&staging).to_string(), wanted);
+    }
     let mut change = vec![("directIO", "false"), ("discard", "false")];
     let limited = limits_of(&device(&scratch, "v")).is_some();
     if limited {

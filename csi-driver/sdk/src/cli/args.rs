@@ -4,6 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as _, Command, FromArgMatches as _, error::ErrorKind};
 
+use super::run::set_up_logging;
 use crate::{DriverInfo, Endpoint, GRACE_PERIOD_DEFAULT, TlsFiles};
 
 /// Nothing to say beyond what all drivers have.
@@ -103,6 +104,35 @@ impl ServingArgs {
     }
 }
 
+/// What is logged and how, for programs with a command line of their own.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LogArgs {
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// More log: -v decisions and refused calls, -vv every request without its secrets. RUST_LOG overrides
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl LogArgs {
+    /// Sends log lines to standard error; a second call, or a subscriber of the program's own, changes nothing.
+    pub fn set_up(&self) {
+        set_up_logging(&self.logging());
+    }
+
+    fn logging(&self) -> Logging {
+        Logging {
+            format: self.log_format,
+            filter: match self.verbose {
+                0 => "info",
+                1 => "debug",
+                _ => "trace,h2=info,hyper=info,tower=info",
+            },
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct MainArgs {
     /// Where to listen: unix:///path, or tcp://ADDRESS:PORT. Other machines need TLS with --tls-client-ca
@@ -110,12 +140,8 @@ struct MainArgs {
     endpoint: String,
     #[command(flatten)]
     serving: ServingArgs,
-    /// How log lines look
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
-    /// More log: -v decisions and refused calls, -vv every request without its secrets. RUST_LOG overrides
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What is logged, and how.
@@ -145,14 +171,7 @@ pub(super) fn parse<A: clap::Args>(
     let matches = command.try_get_matches_from_mut(line)?;
     let own = A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let args = MainArgs::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    let logging = Logging {
-        format: args.log_format,
-        filter: match args.verbose {
-            0 => "info",
-            1 => "debug",
-            _ => "trace,h2=info,hyper=info,tower=info",
-        },
-    };
+    let logging = args.log.logging();
     match args.serving.checked(&args.endpoint) {
         Ok(serving) => Ok(Parsed {
             serving,

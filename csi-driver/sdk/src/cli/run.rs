@@ -112,7 +112,7 @@ where
     code
 }
 
-fn set_up_logging(logging: &Logging) {
+pub(super) fn set_up_logging(logging: &Logging) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(logging.filter));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -89,10 +89,14 @@ pub(super) fn node_at(files: Files<'_>, path: &Target) -> Result<Option<LoopDevi
 }
 
 pub(super) fn filesystem_mounts(files: Files<'_>) -> Result<Vec<MountEntry>, BackendError> {
-    filesystem_mounts_of(&devices(files)?)
+    filesystem_mounts_of(&devices(files)?, &mountinfo::current()?)
 }
 
-pub(super) fn filesystem_mounts_of(devices: &[LoopDevice]) -> Result<Vec<MountEntry>, BackendError> {
+/// Those of a table's mounts that show what is on the devices.
+pub(super) fn filesystem_mounts_of(
+    devices: &[LoopDevice],
+    entries: &[MountEntry],
+) -> Result<Vec<MountEntry>, BackendError> {
     let numbers = devices
         .iter()
         .map(LoopDevice::number)
@@ -105,7 +109,7 @@ pub(super) fn filesystem_mounts_of(devices: &[LoopDevice]) -> Result<Vec<MountEn
         let is_source = |device: &LoopDevice| device.path().as_os_str() == entry.source;
         entry.fs_type == "btrfs" && devices.iter().any(is_source)
     };
-    Ok(mountinfo::current()?
+    Ok(entries
         .iter()
         .filter(|entry| numbers.contains(&entry.device) || is_of_btrfs(entry))
         .cloned()

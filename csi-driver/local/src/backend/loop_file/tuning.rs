@@ -2,7 +2,7 @@
 
 use moorline_mount::{
     io_limits::{self, Limits, Support},
-    loop_device, mount,
+    loop_device, mount, mountinfo,
 };
 
 use super::devices;
@@ -33,8 +33,10 @@ pub(super) fn tune(files: Files<'_>, settings: &Settings) -> Result<(), BackendE
         limit(&support, device.number()?, &settings.limits)?;
     }
     if let Some(discard) = settings.discard {
-        // One mount of it is enough: the option is the filesystem's.
-        if let Some(entry) = devices::filesystem_mounts_of(&devices)?.first() {
+        // One mount of it is enough: the option is the filesystem's. The kernel doesn't say when it changes, so that a table
+        // which is followed would be no help.
+        let entries = mountinfo::read()?;
+        if let Some(entry) = devices::filesystem_mounts_of(&devices, &entries)?.first() {
             let mut words = entry.super_options.split(',');
             let discards = words.any(|word| word == DISCARD || word.starts_with("discard="));
             if discards != discard {
