@@ -18,6 +18,7 @@ use moorline_model::claim::annotation;
 use moorline_model::{Amount, claim, keys, mutant, volume};
 use moorline_proto::csi::{CapacityRange, ControllerExpandVolumeRequest};
 
+use super::held::{Held, held};
 use super::target::{Sizes, Stage, choose};
 use crate::capability::of_pv;
 use crate::discovery::{ControllerCapability, DriverFacts};
@@ -94,20 +95,11 @@ pub(crate) fn can_expand(driver: &DriverFacts) -> bool {
 
 /// Decides.
 pub(crate) fn decide(seen: &Seen<'_>, now: Timestamp) -> Next {
-    let Some(claim) = seen.claim else {
-        return Next::Settled;
+    let (claim, pv) = match held(seen.claim, seen.pv, seen.driver) {
+        Held::Nothing => return Next::Settled,
+        Held::Unknown(pv_name) => return Next::Refuse(Refusal::NoPv(pv_name.to_string())),
+        Held::Ours(claim, pv) => (claim, pv),
     };
-    let Some(pv_name) = claim::volume_name(claim) else {
-        return Next::Settled;
-    };
-    let Some(pv) = seen.pv else {
-        return Next::Refuse(Refusal::NoPv(pv_name.to_string()));
-    };
-    let csi = pv.spec.as_ref().and_then(|spec| spec.csi.as_ref());
-    let is_ours = csi.is_some_and(|csi| csi.driver == seen.driver.driver_name);
-    if !is_ours || !volume::is_linked_to(pv, claim) || claim::phase(claim) != Some(claim::ClaimPhase::Bound) {
-        return Next::Settled;
-    }
     sized(claim, pv, seen, now).unwrap_or_else(Next::Refuse)
 }
 

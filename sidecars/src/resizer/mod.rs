@@ -2,10 +2,12 @@
 
 mod claim;
 mod explain;
+mod held;
 mod modify;
 mod shell;
 mod status;
 mod target;
+mod write;
 
 pub(crate) use explain::refusal;
 

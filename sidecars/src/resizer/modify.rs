@@ -22,9 +22,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, SecretReference};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use moorline_model::claim::annotation;
-use moorline_model::{claim, keys, volume};
+use moorline_model::{claim, keys};
 use moorline_proto::csi::ControllerModifyVolumeRequest;
 
+use super::held::{Held, held};
 use crate::discovery::{ControllerCapability, DriverFacts};
 
 const METADATA_CLAIM_NAME: &str = "csi.storage.k8s.io/pvc/name";
@@ -169,20 +170,11 @@ pub(crate) fn is_candidate(claim: &PersistentVolumeClaim) -> bool {
 
 /// Decides.
 pub(crate) fn decide(seen: &Seen<'_>, now: Timestamp) -> Next {
-    let Some(claim) = seen.claim else {
-        return Next::Settled;
+    let (claim, pv) = match held(seen.claim, seen.pv, seen.driver) {
+        Held::Nothing => return Next::Settled,
+        Held::Unknown(pv_name) => return Next::Refuse(Refusal::NoPv(pv_name.to_string())),
+        Held::Ours(claim, pv) => (claim, pv),
     };
-    let Some(pv_name) = claim::volume_name(claim) else {
-        return Next::Settled;
-    };
-    let Some(pv) = seen.pv else {
-        return Next::Refuse(Refusal::NoPv(pv_name.to_string()));
-    };
-    let csi = pv.spec.as_ref().and_then(|spec| spec.csi.as_ref());
-    let is_ours = csi.is_some_and(|csi| csi.driver == seen.driver.driver_name);
-    if !is_ours || !volume::is_linked_to(pv, claim) || claim::phase(claim) != Some(claim::ClaimPhase::Bound) {
-        return Next::Settled;
-    }
     let (stage, wished, recorded) = (Stage::of(claim), wished(claim), recorded(claim));
     if stage == Stage::Idle && wished == current(claim) {
         return Next::Settled;

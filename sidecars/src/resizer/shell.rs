@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::claim::{Expansion, Marks, Next, Refusal, Seen, decide};
-use super::{ClaimName, Resizer, status};
-use crate::api::{WriteError, code, merge_patch};
+use super::{ClaimName, Resizer, status, write};
+use crate::api::WriteError;
 use crate::connection::call;
 use crate::rpc_class::{ExpandFailure, describe, expand_volume};
 use crate::secrets;
@@ -202,24 +202,11 @@ impl Resizer {
     }
 
     async fn patch_pv(&self, pv: &PersistentVolume, patch: Value) -> Result<(), ResizeError> {
-        let name = pv.metadata.name.as_deref().unwrap_or_default();
-        let patched: PersistentVolume = merge_patch(&self.client, (None, name), None, patch)
-            .await
-            .map_err(|error| WriteError::new(format!("patch persistent volume {name}"), error))?;
-        self.pvs.observe(patched);
-        Ok(())
+        Ok(write::patch_pv(&self.client, &self.pvs, pv, patch).await?)
     }
 
     async fn patch_claim(&self, key: &ClaimName, patch: Value) -> Result<(), ResizeError> {
-        let target = (Some(key.namespace.as_str()), key.name.as_str());
-        match merge_patch::<PersistentVolumeClaim>(&self.client, target, Some("status"), patch).await {
-            Ok(patched) => {
-                self.claims.observe(patched);
-                Ok(())
-            }
-            Err(error) if code(&error) == Some(404) => Ok(()),
-            Err(error) => Err(WriteError::new("patch status of claim", error).into()),
-        }
+        Ok(write::patch_claim_status(&self.client, &self.claims, key, patch).await?)
     }
 
     fn failed_event(&self, held: &PersistentVolumeClaim, why: &str) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use kube::Client;
 use moorline_runtime::Informers;
 use moorline_runtime::goflag::Values;
 use moorline_volume_controllers::{Config, Controller};
@@ -48,9 +49,20 @@ pub(crate) async fn serve(values: Values, stop: CancellationToken) -> anyhow::Re
     let client = api::client(api_config.clone(), settings::throttle(&values))?;
     let lease_client = api::client(api_config, None)?;
     let election = election(&values)?;
+    run_elected(client, (lease_client, election), config, endpoint, stop).await
+}
+
+/// Runs controllers while the Lease is held, and closes the endpoint at a good end.
+pub(super) async fn run_elected(
+    client: Client,
+    election: (Client, Option<ElectionConfig>),
+    config: Config,
+    endpoint: Endpoint,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let informers_stop = CancellationToken::new();
     let informers = Informers::new(client, informers_stop.clone());
-    let ended = lead((lease_client, election), &endpoint, &stop, |stop| async {
+    let ended = lead(election, &endpoint, &stop, |stop| async {
         let running = moorline_volume_controllers::run(config, informers.clone(), stop);
         Box::pin(running).await.context("run the volume controllers")
     })

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use moorline_model::snapshot::API_VERSION;
 use moorline_runtime::goflag::Values;
-use moorline_runtime::{Informers, until_served};
+use moorline_runtime::until_served;
 use moorline_volume_controllers::{Config, Controller};
 use tokio_util::sync::CancellationToken;
 
-use super::election::lead;
+use super::controllers::run_elected;
 use super::endpoint::Endpoint;
 use super::tables::Program;
 use super::{api, settings};
@@ -50,17 +50,5 @@ pub(super) async fn serve(values: Values, stop: CancellationToken) -> anyhow::Re
             KINDS.join(", ")
         ),
     }
-    let informers_stop = CancellationToken::new();
-    let informers = Informers::new(client, informers_stop.clone());
-    let ended = lead((lease_client, election), &endpoint, &stop, |stop| async {
-        let running = moorline_volume_controllers::run(config, informers.clone(), stop);
-        Box::pin(running).await.context("run the snapshot controller")
-    })
-    .await;
-    informers_stop.cancel();
-    if ended.is_ok() {
-        informers.shutdown().await;
-        endpoint.close().await;
-    }
-    ended
+    run_elected(client, (lease_client, election), config, endpoint, stop).await
 }

@@ -17,10 +17,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::super::{ClaimName, ResizerConfig, name_of};
+use super::super::{ClaimName, ResizerConfig, name_of, write};
 use super::status::{self, Failure};
 use super::{Marks, Modification, Next, Refusal, Seen, can_modify, decide, is_candidate, recorded, wished};
-use crate::api::{WriteError, code, merge_patch};
+use crate::api::WriteError;
 use crate::connection::call;
 use crate::driver::Driver;
 use crate::rpc_class::{ModifyFailure, code_name, describe, modify_volume};
@@ -342,23 +342,10 @@ impl Modifier {
     }
 
     async fn patch_pv(&self, pv: &PersistentVolume, patch: Value) -> Result<(), ModifyError> {
-        let name = pv.metadata.name.as_deref().unwrap_or_default();
-        let patched: PersistentVolume = merge_patch(&self.client, (None, name), None, patch)
-            .await
-            .map_err(|error| WriteError::new(format!("patch persistent volume {name}"), error))?;
-        self.pvs.observe(patched);
-        Ok(())
+        Ok(write::patch_pv(&self.client, &self.pvs, pv, patch).await?)
     }
 
     async fn patch_claim(&self, key: &ClaimName, patch: Value) -> Result<(), ModifyError> {
-        let target = (Some(key.namespace.as_str()), key.name.as_str());
-        match merge_patch::<PersistentVolumeClaim>(&self.client, target, Some("status"), patch).await {
-            Ok(patched) => {
-                self.claims.observe(patched);
-                Ok(())
-            }
-            Err(error) if code(&error) == Some(404) => Ok(()),
-            Err(error) => Err(WriteError::new("patch status of claim", error).into()),
-        }
+        Ok(write::patch_claim_status(&self.client, &self.claims, key, patch).await?)
     }
 }
