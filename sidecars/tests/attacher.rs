@@ -20,7 +20,7 @@ fn start(world: &World) {
         max: Duration::from_millis(200),
     };
     let config = AttacherConfig {
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(3),
         retry_interval: quick,
         ..AttacherConfig::new(world.csi_address())
     };

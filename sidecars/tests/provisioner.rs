@@ -21,7 +21,7 @@ fn config(world: &World) -> ProvisionerConfig {
         max: Duration::from_millis(200),
     };
     ProvisionerConfig {
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(3),
         retry_interval: quick,
         ..ProvisionerConfig::new(world.csi_address())
     }

@@ -16,7 +16,7 @@ const CREATE_DELETE: i32 = ControllerCapability::CreateDeleteVolume as i32;
 
 fn start(world: &World) {
     let config = ResizerConfig {
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(3),
         retry_interval: Backoff {
             min: Duration::from_millis(20),
             max: Duration::from_millis(300),

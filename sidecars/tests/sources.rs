@@ -28,7 +28,7 @@ async fn world_with(cross_namespace_sources: bool) -> World {
     let world = World::new(&can.map(|capability| capability as i32)).await;
     world.api.put("storageclasses", class("Immediate", "Delete"));
     let config = ProvisionerConfig {
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(3),
         retry_interval: Backoff {
             min: Duration::from_millis(20),
             max: Duration::from_millis(200),

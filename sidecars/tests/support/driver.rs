@@ -58,6 +58,8 @@ struct State {
     requests: Vec<CreateVolumeRequest>,
     /// Mutable parameters of the last modification.
     parameters: BTreeMap<String, String>,
+    /// The parameter `iops` of every modification that was asked for.
+    modifications: Vec<String>,
     capabilities: Vec<i32>,
     topology: Option<HashMap<String, String>>,
     node_expansion: bool,
@@ -205,6 +207,11 @@ impl Driver {
         self.state.lock().parameters.clone()
     }
 
+    /// The parameter `iops` of every modification that was asked for, done or not.
+    pub fn modifications(&self) -> Vec<String> {
+        self.state.lock().modifications.clone()
+    }
+
     pub fn create_requests(&self) -> Vec<CreateVolumeRequest> {
         self.state.lock().requests.clone()
     }
@@ -223,9 +230,14 @@ impl Driver {
                 "CreateVolume" | "DeleteVolume" | "CreateSnapshot" | "DeleteSnapshot"
             ))
             .await;
+        // Whoever sees the call in the log and starts the driver anew must not have that one die in its place.
+        let mut dying = None;
         let (step, result) = {
             let mut state = self.state.lock();
             let step = state.script.get_mut(rpc).and_then(VecDeque::pop_front);
+            if step == Some(Step::DoThenDie) {
+                dying = self.serving.lock().take();
+            }
             state.log.push(format!("{rpc} {detail} {step:?}"));
             match step {
                 Some(Step::Fail(code)) => return Err(Status::new(code, "scripted failure")),
@@ -237,7 +249,9 @@ impl Driver {
             Some(Step::DoThenFail(code)) => Err(Status::new(code, "scripted failure after the work")),
             Some(Step::DoThenHang) => std::future::pending().await,
             Some(Step::DoThenDie) => {
-                self.stop().await;
+                if let Some(runtime) = dying {
+                    runtime.shutdown_background();
+                }
                 std::future::pending().await
             }
             Some(Step::Fail(_)) | None => result.map(Response::new),
@@ -406,6 +420,8 @@ impl Controller for Driver {
         request: Request<ControllerModifyVolumeRequest>,
     ) -> Result<Response<ControllerModifyVolumeResponse>, Status> {
         let request = request.into_inner();
+        let iops = request.mutable_parameters.get("iops").cloned();
+        self.state.lock().modifications.extend(iops);
         self.follow("ControllerModifyVolume", &request.volume_id, |state| {
             state.parameters = request.mutable_parameters.into_iter().collect();
             Ok(ControllerModifyVolumeResponse {})

@@ -82,7 +82,7 @@ impl World {
 
     /// Polls until `seen` gives a value; panics with the log of the driver and the objects otherwise.
     pub async fn until<T>(&self, what: &str, seen: impl FnMut() -> Option<T>) -> T {
-        self.within(Duration::from_secs(20), what, seen).await
+        self.within(Duration::from_secs(60), what, seen).await
     }
 
     pub async fn within<T>(&self, limit: Duration, what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
