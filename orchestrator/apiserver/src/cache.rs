@@ -162,8 +162,14 @@ impl Caches {
 
 /// Whether objects of a resource are kept; reviews and bindings are only asked or done.
 fn is_stored(facts: &ResourceFacts) -> bool {
-    // Events of events.k8s.io are stored as events of the core group.
-    facts.allows("list") && facts.group != "events.k8s.io"
+    let elsewhere = match (facts.group, facts.version, facts.plural) {
+        // Stored as events of the core group, and as autoscalers of v2.
+        ("events.k8s.io", ..) | ("autoscaling", "v1", _) => true,
+        // Asked anew each time.
+        ("", _, "componentstatuses") => true,
+        _ => false,
+    };
+    facts.custom || (facts.allows("list") && !elsewhere)
 }
 
 /// Where upstream stores a resource; mostly below its plural name.

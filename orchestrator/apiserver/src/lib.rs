@@ -9,7 +9,7 @@
 //! | `service` | which way does a request go? |
 //! | `http` | paths, parameters, media types, bodies, errors, the listener |
 //! | `objects` | get, list, watch, create, update, patch, delete of any resource; strategies and admission |
-//! | `subresources`, `reviews`, `endpoints` | what is not an object |
+//! | `subresources`, `reviews`, `components`, `endpoints` | what is not an object |
 //! | `cache` | what is stored, as clients see it |
 //! | `customs` | which custom resources are served now? |
 //! | `auth`, `pki` | who asks, may they, and with which keys |
@@ -19,6 +19,7 @@
 mod api;
 mod auth;
 mod cache;
+mod components;
 mod customs;
 mod endpoints;
 mod http;

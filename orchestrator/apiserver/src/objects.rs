@@ -7,7 +7,7 @@ pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod decode;
 pub(crate) mod delete;
-pub(crate) mod events;
+pub(crate) mod forms;
 pub(crate) mod list;
 pub(crate) mod list_options;
 pub(crate) mod metadata;

@@ -24,7 +24,7 @@ use crate::http::query::Query;
 use crate::http::{Answer, Failure, body, compression, negotiation};
 use crate::objects::{Call, Resource, create, delete, list, notice, patch, render, update, watch};
 use crate::subresources::streams;
-use crate::{reviews, subresources};
+use crate::{components, reviews, subresources};
 
 /// The server as a tower service, for one identity.
 #[derive(Debug, Clone)]
@@ -316,6 +316,9 @@ async fn handle(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Fai
         return subresources::answer(call, subresource.name, verb, body).await;
     }
     if call.resource.collection.is_none() {
+        if call.resource.facts.plural == "componentstatuses" {
+            return components::answer(call, verb).await;
+        }
         return reviews::answer(call, verb, body).await;
     }
     if !call.resource.facts.allows(verb) {

@@ -120,6 +120,7 @@ fn printer(group: &str, kind: &str) -> Printer {
 /// The kinds of which this server keeps the objects and does nothing else with them.
 fn further_printer(group: &str, kind: &str) -> Printer {
     let (columns, row): (_, fn(&Value, Timestamp) -> Vec<Value>) = match (group, kind) {
+        ("", "ComponentStatus") => (cluster::COMPONENT_COLUMNS, cluster::component_row),
         ("", "ResourceQuota") => (policies::QUOTA_COLUMNS, policies::quota_row),
         ("policy", "PodDisruptionBudget") => (policies::BUDGET_COLUMNS, policies::budget_row),
         ("scheduling.k8s.io", "PriorityClass") => (policies::PRIORITY_COLUMNS, policies::priority_row),

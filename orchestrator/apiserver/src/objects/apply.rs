@@ -18,21 +18,16 @@ use crate::http::{Answer, Cause, Failure};
 const ATTEMPTS_MAX: usize = 4;
 
 /// A configuration as the client sent it.
-struct Config {
-    value: Value,
-    force: bool,
-    warnings: Vec<String>,
+pub(crate) struct Config {
+    pub(crate) value: Value,
+    pub(crate) force: bool,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// `PATCH` of an object or its status with `application/apply-patch+yaml`.
 pub(crate) async fn apply(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
     let name = call.name()?;
-    let config = Config {
-        force: call.query.flag("force")?,
-        ..parse(call, body)?
-    };
-    owners::manager(call)?;
-    check_type(call, &config.value)?;
+    let config = config(call, body)?;
     let renderer = Renderer::new(call.resource.clone(), call.form, call.query)?;
     let mut tried = 0;
     let (code, json, warnings) = loop {
@@ -52,6 +47,17 @@ pub(crate) async fn apply(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failu
     };
     let answer = renderer.answer(code, &json, Timestamp::now());
     Ok(create::with_warnings(answer, &warnings))
+}
+
+/// Reads a configuration; it is of the type of the call's resource or subresource.
+pub(crate) fn config(call: &Call<'_>, body: &Bytes) -> Result<Config, Failure> {
+    let config = Config {
+        force: call.query.flag("force")?,
+        ..parse(call, body)?
+    };
+    owners::manager(call)?;
+    check_type(call, &config.value)?;
+    Ok(config)
 }
 
 /// Whether the object came or went meanwhile.
@@ -119,7 +125,8 @@ fn merged(call: &Call<'_>, served: Option<&Value>, config: &Config) -> Result<Ap
     managed_fields::apply(&versions, &writer, served, &config.value, config.force).map_err(failure)
 }
 
-fn failure(error: ApplyError) -> Failure {
+/// What is told of an apply that is refused.
+pub(crate) fn failure(error: ApplyError) -> Failure {
     let message = error.to_string();
     match error {
         ApplyError::OtherType(_) | ApplyError::StatesOwners => Failure::bad_request(message),
@@ -174,9 +181,9 @@ fn parse(call: &Call<'_>, body: &Bytes) -> Result<Config, Failure> {
 
 /// A configuration states its type and its name.
 fn check_type(call: &Call<'_>, config: &Value) -> Result<(), Failure> {
-    let facts = call.resource.facts;
+    let expected = decode::expected(call);
     let (api_version, kind) = (tree::text(config, &["apiVersion"]), tree::text(config, &["kind"]));
-    if api_version != facts.api_version() || kind != facts.kind {
+    if api_version != expected.api_version || kind != expected.kind {
         let slash = if api_version.contains('/') { "" } else { "/" };
         let message = format!("invalid object type: {slash}{api_version}, Kind={kind}");
         return Err(Failure::bad_request(message));

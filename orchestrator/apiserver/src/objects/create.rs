@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::commit::{self, Committed};
 use super::owners::{self, Owners};
 use super::render::Renderer;
-use super::{Call, admission, decode, events, metadata, rules, services, strategy, tree};
+use super::{Call, admission, decode, forms, metadata, rules, services, strategy, tree};
 use crate::cache::{Collection, entry};
 use crate::http::{Answer, Cause, Failure};
 
@@ -29,7 +29,7 @@ pub(crate) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
 /// Stores a new object and gives its final bytes.
 pub(crate) async fn store_new(call: &Call<'_>, object: Value, owners: Owners) -> Result<Bytes, Failure> {
     let object = if call.resource.is_converted() {
-        events::to_core(object)
+        forms::to_stored(call.collection()?.resource, object)
     } else {
         object
     };

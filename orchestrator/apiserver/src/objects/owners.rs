@@ -13,7 +13,8 @@ use moorline_schema::merge_schema::{Builtin, Structural};
 use moorline_schema::{Registry, TypeId};
 use serde_json::Value;
 
-use super::{Call, events, tree};
+use super::forms::Forms;
+use super::{Call, forms, tree};
 use crate::http::failure::About;
 use crate::http::{Cause, Failure};
 
@@ -83,7 +84,7 @@ pub(crate) fn after(
     if !call.resource.is_converted() {
         return Ok(follow(old, new));
     }
-    let served = |object: &Value| events::to_events_group(object.clone());
+    let served = |object: &Value| forms::to_served(call.resource.facts, object.clone());
     let before = old.map(|old| served(old.object));
     let old = before.as_ref().map(|object| Live {
         object,
@@ -218,15 +219,16 @@ pub(crate) fn about_options(kind: &'static str) -> About<'static> {
     }
 }
 
-/// The versions of a call's resource. Built-in ones have one, but events, which are two views of one type; custom ones
-/// have those of their definition.
+/// The versions of a call's resource. Built-in ones have one, but events and autoscalers, of which there are two forms;
+/// custom ones have those of their definition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServedVersions<'c> {
     registry: &'static Registry,
     type_id: TypeId,
     group: &'static str,
     version: &'static str,
-    is_event: bool,
+    kind: &'static str,
+    forms: Option<Forms>,
     definition: Option<&'c Definition>,
 }
 
@@ -238,7 +240,8 @@ impl<'c> ServedVersions<'c> {
             type_id: facts.type_id,
             group: facts.group,
             version: facts.version,
-            is_event: facts.kind == "Event" && !facts.custom,
+            kind: facts.kind,
+            forms: Forms::of(facts),
             definition: call.resource.custom.as_ref().map(|custom| &*custom.definition),
         }
     }
@@ -268,9 +271,9 @@ impl<'c> Versions<'c> for ServedVersions<'c> {
         }
         let type_id = if self.is_own(api_version) {
             self.type_id
-        } else if self.is_event && matches!(api_version, "v1" | "events.k8s.io/v1") {
-            let group = api_version.split_once('/').map_or("", |(group, _)| group);
-            self.registry.type_by_gvk(group, "v1", "Event")?
+        } else if self.forms.is_some_and(|forms| forms.has(api_version)) {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            self.registry.type_by_gvk(group, version, self.kind)?
         } else {
             return None;
         };
@@ -281,17 +284,18 @@ impl<'c> Versions<'c> for ServedVersions<'c> {
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
         self.schema(api_version)?;
         let is_stated = tree::text(object, &["apiVersion"]) == api_version;
-        Some(match (is_stated, api_version) {
-            (false, "v1") if self.is_event => events::to_core(object.clone()),
-            (false, _) if self.is_event => events::to_events_group(object.clone()),
+        if is_stated {
+            return Some(object.clone());
+        }
+        if let Some(forms) = self.forms {
+            return Some(forms.convert(object.clone(), api_version));
+        }
+        let mut object = object.clone();
+        if self.definition.is_some() {
             // Where a webhook converts, its answer would have to be waited for: the fields are compared by their names.
-            (false, _) if self.definition.is_some() => {
-                let mut object = object.clone();
-                tree::map_mut(&mut object, &[]).insert("apiVersion".to_owned(), api_version.into());
-                object
-            }
-            _ => object.clone(),
-        })
+            tree::map_mut(&mut object, &[]).insert("apiVersion".to_owned(), api_version.into());
+        }
+        Some(object)
     }
 }
 

@@ -118,7 +118,7 @@ fn object(body: &Bytes) -> Result<Value, String> {
 }
 
 /// Whether the patch names a revision and so makes it a condition.
-fn pins_revision(patch: &Patch) -> bool {
+pub(crate) fn pins_revision(patch: &Patch) -> bool {
     match patch {
         Patch::Merge(patch) | Patch::Strategic(patch) => {
             tree::at(patch, &["metadata", "resourceVersion"]).is_some()

@@ -1,5 +1,7 @@
 //! Objects into answers: as they are, as metadata alone, or as rows of a table. Whole objects are never parsed for it.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
@@ -9,6 +11,7 @@ use moorline_schema::{encode, table};
 use serde_json::{Value, json};
 
 use super::Resource;
+use super::forms::Forms;
 use crate::cache::Entry;
 use crate::http::negotiation::{Encoding, Form, Shape};
 use crate::http::query::Query;
@@ -252,7 +255,17 @@ impl Renderer {
     fn row(&self, object: Value, now: Timestamp) -> Value {
         let cells = match &self.resource.custom {
             Some(custom) => columns::row(&custom.version().columns, &object, now),
-            None => table::row(self.resource.facts.group, self.resource.facts.kind, &object, now),
+            None => {
+                let facts = self.resource.facts;
+                // Cells are made from the stored form, but those of events.
+                let shown = match Forms::of(facts) {
+                    Some(Forms::Autoscalers) => {
+                        Cow::Owned(Forms::Autoscalers.convert(object.clone(), "autoscaling/v2"))
+                    }
+                    _ => Cow::Borrowed(&object),
+                };
+                table::row(facts.group, facts.kind, &shown, now)
+            }
         };
         match self.row_object {
             RowObject::None => json!({ "cells": cells }),

@@ -8,7 +8,7 @@ use moorline_schema::custom;
 use moorline_schema::{ResourceFacts, registry::SubresourceFacts};
 use serde_json::Value;
 
-use super::events;
+use super::forms;
 use crate::api::Api;
 use crate::auth::User;
 use crate::cache::Collection;
@@ -93,7 +93,7 @@ impl Resource {
     /// The object as it is served, from its stored form.
     pub(crate) fn served<'v>(&self, stored: &'v Value) -> Cow<'v, Value> {
         if self.is_converted() {
-            return Cow::Owned(events::to_events_group(stored.clone()));
+            return Cow::Owned(forms::to_served(self.facts, stored.clone()));
         }
         match self.custom.as_ref().filter(|_| self.is_other_version()) {
             None => Cow::Borrowed(stored),
@@ -106,11 +106,14 @@ impl Resource {
         }
     }
 
-    /// Whether its objects are stored in another form than they are served in: the events of `events.k8s.io`.
+    /// Whether its objects are stored in another form than they are served in: the events of `events.k8s.io`, the
+    /// autoscalers of `autoscaling/v1`.
     pub(crate) fn is_converted(&self) -> bool {
-        self.collection
-            .as_ref()
-            .is_some_and(|collection| collection.resource.group != self.facts.group)
+        let is_other = |collection: &Arc<Collection>| {
+            let stored = collection.resource;
+            (stored.group, stored.version) != (self.facts.group, self.facts.version)
+        };
+        self.custom.is_none() && self.collection.as_ref().is_some_and(is_other)
     }
 
     /// For messages about an object, with the resource's name.

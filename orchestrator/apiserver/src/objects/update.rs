@@ -14,7 +14,7 @@ use super::create::{self, invalid};
 use super::owners::{self, Owners};
 use super::render::Renderer;
 use super::strategy::Endpoint;
-use super::{Call, admission, decode, events, metadata, rules, services, strategy, tree};
+use super::{Call, admission, decode, forms, metadata, rules, services, strategy, tree};
 use crate::cache::Entry;
 use crate::cache::entry::{self, Apart};
 use crate::http::{Answer, Failure};
@@ -89,13 +89,14 @@ pub(crate) async fn change(
         check_names(call, name, &proposal.value)?;
         check_preconditions(call, &current, &proposal.value)?;
         let is_pinned = is_pinned(&proposal.value, &served);
-        // Custom objects are held to the rules of the version they are written in, events to those of core.
+        // Custom objects are held to the rules of the version they are written in, others to those of their stored form.
         let new = if call.resource.is_converted() {
             let old = Live {
                 object: &object,
                 managed,
             };
-            finish(call, name, old, events::to_core(proposal.value), proposal.owners).await?
+            let value = forms::to_stored(collection.resource, proposal.value);
+            finish(call, name, old, value, proposal.owners).await?
         } else {
             finish(call, name, seen, proposal.value, proposal.owners).await?
         };

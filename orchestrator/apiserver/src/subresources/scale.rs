@@ -8,10 +8,11 @@ use moorline_schema::managed_fields::{self, Live, ManagedError, OneVersion, from
 use moorline_schema::{fields_v1, selector};
 use serde_json::{Value, json};
 
+use crate::http::negotiation::PatchForm;
 use crate::http::{Answer, Failure, body, negotiation};
 use crate::objects::owners::{self, Owners};
 use crate::objects::update::{self, Proposal};
-use crate::objects::{Call, decode, patch, tree};
+use crate::objects::{Call, apply, decode, patch, tree};
 
 /// The version of scales.
 const SCALE: &str = "autoscaling/v1";
@@ -20,6 +21,7 @@ const SCALE: &str = "autoscaling/v1";
 pub(super) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<Answer, Failure> {
     let paths = paths(call).ok_or_else(Failure::no_such_path)?;
     let name = call.name()?;
+    let mut warnings = Vec::new();
     let object = match verb {
         "get" => {
             let entry = call.collection()?.get(&call.path_of(name));
@@ -28,15 +30,30 @@ pub(super) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<
         }
         "update" => {
             let scale = decode::object(call, body)?.value;
-            change(call, name, &paths, |_| Ok(scale.clone())).await?
+            change(call, name, &paths, |seen| {
+                let owners = owners_after(call, seen, &scale, &paths)?;
+                Ok((scale.clone(), owners))
+            })
+            .await?
         }
         "patch" => {
             let form = negotiation::patch_form(call.header(header::CONTENT_TYPE))?;
-            let patch = patch::parse(form, body)?;
-            change(call, name, &paths, |object| {
-                patch::result(call, &patch, &scale_of(object, &paths))
-            })
-            .await?
+            if form == PatchForm::Apply {
+                let config = apply::config(call, body)?;
+                warnings.clone_from(&config.warnings);
+                change(call, name, &paths, |seen| applied(call, seen, &config, &paths)).await?
+            } else {
+                let patch = patch::parse(form, body)?;
+                change(call, name, &paths, |seen| {
+                    let mut scale = patch::result(call, &patch, &scale_of(seen.object, &paths))?;
+                    if !patch::pins_revision(&patch) {
+                        tree::map_mut(&mut scale, &["metadata"]).remove("resourceVersion");
+                    }
+                    let owners = owners_after(call, seen, &scale, &paths)?;
+                    Ok((scale, owners))
+                })
+                .await?
+            }
         }
         _ => return Err(Failure::method_not_allowed()),
     };
@@ -45,11 +62,8 @@ pub(super) async fn answer(call: &Call<'_>, verb: &str, body: &Bytes) -> Result<
     if call.form.shape != negotiation::Shape::Object {
         return Ok(body::json(StatusCode::OK, &scale));
     }
-    Ok(crate::objects::render::encoded(
-        call.form.encoding,
-        StatusCode::OK,
-        text,
-    ))
+    let answer = crate::objects::render::encoded(call.form.encoding, StatusCode::OK, text);
+    Ok(crate::objects::create::with_warnings(answer, &warnings))
 }
 
 /// Where an object of the call's resource says how many of it are wanted and there.
@@ -69,7 +83,7 @@ async fn change(
     call: &Call<'_>,
     name: &str,
     paths: &ScalePaths,
-    propose: impl Fn(&Value) -> Result<Value, Failure>,
+    propose: impl Fn(Live<'_>) -> Result<(Value, Owners), Failure>,
 ) -> Result<Value, Failure> {
     // The object itself is written, by the rules of its own path.
     let main = Call {
@@ -78,10 +92,8 @@ async fn change(
         ..*call
     };
     let changed = update::change(&main, name, |seen| {
-        let object = seen.object;
-        let scale = propose(object)?;
-        let owners = owners_after(call, seen, &scale, paths)?;
-        let mut value = object.clone();
+        let (scale, owners) = propose(seen)?;
+        let mut value = seen.object.clone();
         let revision = tree::at(&scale, &["metadata", "resourceVersion"]).cloned();
         tree::set(
             tree::map_mut(&mut value, &["metadata"]),
@@ -150,7 +162,6 @@ fn owners_after(
     else {
         return Ok(Owners::Kept);
     };
-    let unreadable = |error: ManagedError| Failure::internal(format!("the owners of fields: {error}"));
     let replicas = |version: &str| replicas(call, version);
     let old = scale_of(seen.object, paths);
     if old["spec"] == scale["spec"] {
@@ -172,6 +183,43 @@ fn owners_after(
     let api_version = call.resource.facts.api_version();
     let managed = from_scale(&before, &after, &api_version, replicas).map_err(unreadable)?;
     Ok(Owners::Known(managed.as_ref().map(owners::text)))
+}
+
+fn unreadable(error: ManagedError) -> Failure {
+    Failure::internal(format!("the owners of fields: {error}"))
+}
+
+/// The scale with a configuration merged into it, and the owners of the object after that.
+fn applied(
+    call: &Call<'_>,
+    seen: Live<'_>,
+    config: &apply::Config,
+    paths: &ScalePaths,
+) -> Result<(Value, Owners), Failure> {
+    let before = seen
+        .managed
+        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+        .unwrap_or_else(|| json!([]));
+    let replicas = |version: &str| replicas(call, version);
+    let mut live = scale_of(seen.object, paths);
+    if let Some(owned) = to_scale(&before, replicas).map_err(unreadable)? {
+        live["metadata"]["managedFields"] = owned;
+    }
+    let manager = owners::manager(call)?;
+    let type_id = decode::expected(call).type_id;
+    let versions = OneVersion::new(call.api.registry, type_id, SCALE);
+    let writer = owners::writer(call, &manager, SCALE);
+    let applied = managed_fields::apply(&versions, &writer, Some(&live), &config.value, config.force);
+    let applied = applied.map_err(apply::failure)?;
+    let after = applied.managed.unwrap_or_else(|| json!([]));
+    let api_version = call.resource.facts.api_version();
+    let managed = from_scale(&before, &after, &api_version, replicas).map_err(unreadable)?;
+    let mut scale = applied.object;
+    if tree::at(&config.value, &["metadata", "resourceVersion"]).is_none() {
+        // The revision that came with the object is nothing the client asked for.
+        tree::map_mut(&mut scale, &["metadata"]).remove("resourceVersion");
+    }
+    Ok((scale, Owners::Known(managed.as_ref().map(owners::text))))
 }
 
 fn scale_of(object: &Value, paths: &ScalePaths) -> Value {

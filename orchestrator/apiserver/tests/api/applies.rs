@@ -511,6 +511,69 @@ async fn who_scales_owns_the_field_that_is_scaled() {
 }
 
 #[tokio::test]
+async fn scales_are_applied() {
+    let server = Server::start().await;
+    define(&server, &definition()).await;
+    let path = format!("{WIDGETS}/w");
+    server
+        .apply(
+            &path,
+            "fieldManager=one",
+            &widget("w", json!({"size": 1, "replicas": 1})),
+        )
+        .await;
+    let scale = format!("{path}/scale");
+    let config = |replicas: i64| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "w", "namespace": "default"},
+            "spec": {"replicas": replicas}})
+    };
+    let refused = server.apply(&scale, "fieldManager=two", &config(4)).await;
+    assert_eq!(refused.code, StatusCode::CONFLICT, "{}", refused.text);
+    assert!(
+        refused.text.contains("conflict with \\\"one\\\""),
+        "{}",
+        refused.text
+    );
+    let applied = server
+        .apply(&scale, "fieldManager=two&force=true", &config(4))
+        .await;
+    assert_eq!(applied.code, StatusCode::OK, "{}", applied.text);
+    assert_eq!(applied.json["spec"]["replicas"], 4);
+    let replicas = r#"{"f:spec":{"f:replicas":{}}}"#;
+    let object = server.get(&path).await;
+    assert_eq!(object.json["spec"]["replicas"], 4);
+    assert_eq!(
+        owners(&object.json),
+        [
+            r#"one Apply example.com/v1 - {"f:spec":{"f:size":{}}}"#.to_owned(),
+            format!("two Apply example.com/v1 scale {replicas}"),
+        ]
+    );
+    let again = server.apply(&scale, "fieldManager=two", &config(4)).await;
+    assert_eq!(
+        again.json["metadata"]["resourceVersion"],
+        applied.json["metadata"]["resourceVersion"]
+    );
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {
+        "replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    assert_eq!(
+        server.post(deployments, &deployment).await.code,
+        StatusCode::CREATED
+    );
+    let mut config = config(3);
+    config["metadata"]["name"] = json!("d");
+    let path = format!("{deployments}/d/scale");
+    let applied = server.apply(&path, "fieldManager=two&force=true", &config).await;
+    assert_eq!(applied.json["spec"]["replicas"], 3, "{}", applied.text);
+    let other = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}});
+    let refused = server.apply(&path, "fieldManager=two", &other).await;
+    assert_eq!(refused.code, StatusCode::BAD_REQUEST, "{}", refused.text);
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn patches_may_look_at_owners() {
     let server = Server::start().await;
     let path = format!("{MAPS}/a");

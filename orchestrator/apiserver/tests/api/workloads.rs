@@ -154,6 +154,106 @@ async fn a_job_selects_its_pods_and_leaves_them_behind() {
 }
 
 #[tokio::test]
+async fn autoscalers_have_two_versions() {
+    let server = Server::start().await;
+    let path =
+        |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+    let target = json!({"kind": "Deployment", "name": "w", "apiVersion": "apps/v1"});
+    let old = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 70}});
+    let made = server.post(&path("v1"), &old).await;
+    assert_eq!(
+        (made.code.as_u16(), &made.json["apiVersion"]),
+        (201, &json!("autoscaling/v1")),
+        "{}",
+        made.text
+    );
+    let new = server.get(&format!("{}/a", path("v2"))).await.json;
+    assert_eq!(new["apiVersion"], "autoscaling/v2");
+    assert_eq!(
+        new["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70,
+        "{new}"
+    );
+    let memory = json!({"type": "Resource", "resource": {"name": "memory",
+        "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
+    let mut changed = new.clone();
+    changed["spec"]["metrics"].as_array_mut().unwrap().push(memory);
+    let reply = server.put(&format!("{}/a", path("v2")), &changed).await;
+    assert_eq!(reply.code, 200, "{}", reply.text);
+    let scaled = server
+        .merge(&format!("{}/a", path("v1")), &json!({"spec": {"maxReplicas": 9}}))
+        .await;
+    assert_eq!(
+        scaled.json["spec"]["targetCPUUtilizationPercentage"], 70,
+        "{}",
+        scaled.text
+    );
+    let note = &scaled.json["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"];
+    assert!(
+        note.as_str().is_some_and(|text| text.contains("memory")),
+        "{}",
+        scaled.text
+    );
+    let new = server.get(&format!("{}/a", path("v2"))).await.json;
+    assert_eq!(
+        (
+            &new["spec"]["maxReplicas"],
+            new["spec"]["metrics"].as_array().unwrap().len()
+        ),
+        (&json!(9), 2)
+    );
+    assert_eq!(new["metadata"].get("annotations"), None);
+    let listed = server.get(&path("v1")).await.json;
+    assert_eq!(
+        (&listed["kind"], &listed["items"][0]["apiVersion"]),
+        (&json!("HorizontalPodAutoscalerList"), &json!("autoscaling/v1"))
+    );
+    let group = server.get("/apis/autoscaling").await.json;
+    assert_eq!(group["preferredVersion"]["version"], "v2");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn components_are_looked_up() {
+    let server = Server::start().await;
+    let path = "/api/v1/componentstatuses";
+    let names = |reply: &crate::harness::Reply| -> Vec<String> {
+        let items = reply.json["items"].as_array().cloned().unwrap_or_default();
+        items
+            .iter()
+            .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let listed = server.get(path).await;
+    assert_eq!(names(&listed), ["etcd-0"], "{}", listed.text);
+    assert!(
+        listed.headers["warning"]
+            .to_str()
+            .unwrap()
+            .contains("deprecated in v1.19+")
+    );
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "kube-scheduler"},
+        "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "2020-01-01T00:00:00.000000Z"}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    assert_eq!(server.post(leases, &lease).await.code, 201);
+    assert_eq!(names(&server.get(path).await), ["etcd-0", "scheduler"]);
+    let scheduler = server.get(&format!("{path}/scheduler")).await.json;
+    assert_eq!(scheduler["conditions"][0]["status"], "False", "{scheduler}");
+    assert_eq!(server.get(&format!("{path}/nobody")).await.code, 404);
+    assert_eq!(
+        server
+            .post(
+                path,
+                &json!({"apiVersion": "v1", "kind": "ComponentStatus", "metadata": {"name": "x"}})
+            )
+            .await
+            .code,
+        405
+    );
+    server.shut_down().await;
+}
+
+#[tokio::test]
 async fn kubectl_creates_scales_and_explains() {
     let Some(kubectl) = Kubectl::start("kubectl_creates_scales_and_explains").await else {
         return;
@@ -176,6 +276,19 @@ async fn kubectl_creates_scales_and_explains() {
         ("set image deployment/web nginx=nginx:2", &["image updated"]),
         ("rollout restart deployment web", &["restarted"]),
         ("annotate deployment web note=x", &["annotated"]),
+        (
+            "autoscale deployment web --min=2 --max=6 --cpu-percent=70",
+            &["horizontalpodautoscaler.autoscaling/web autoscaled"],
+        ),
+        (
+            "get hpa web",
+            &["REFERENCE", "Deployment/web", "<unknown>/70%", "2", "6"],
+        ),
+        (
+            "get horizontalpodautoscalers.v1.autoscaling web",
+            &["Deployment/web", "<unknown>/70%"],
+        ),
+        ("get componentstatuses", &["etcd-0", "Healthy", "ok"]),
         ("create job once --image=busybox", &["job.batch/once created"]),
         (
             "create cronjob often --image=busybox --schedule=@hourly",

@@ -33,16 +33,9 @@ const GROUP_ORDER: &[&str] = &[
     "apiregistration.k8s.io",
 ];
 
-/// Resources of stable versions that are not served: nothing that is stored could make true what they say.
-/// `componentstatuses` tells of components that are not there, and `autoscaling/v1` is stored in another shape.
-const LEFT_OUT: [(&str, &str, &str); 2] = [
-    ("", "v1", "componentstatuses"),
-    ("autoscaling", "v1", "horizontalpodautoscalers"),
-];
-
 /// Stable versions are served, as the reference server does unless it is told otherwise.
-fn is_served(group: &str, version: &str, stability: Stability, plural: &str) -> bool {
-    stability == Stability::Stable && !LEFT_OUT.contains(&(group, version, plural))
+fn is_served(stability: Stability) -> bool {
+    stability == Stability::Stable
 }
 
 /// Subresources that every served resource has, if the facts give it one.
@@ -299,7 +292,7 @@ fn resource_facts(
     raw: RawResource,
     types: &HashMap<&'static str, TypeId>,
 ) -> Option<ResourceFacts> {
-    let served = is_served(group, version, stability, raw.plural);
+    let served = is_served(stability);
     let plural = raw.plural;
     let subresources = raw.subresources.into_iter().filter_map(|sub| {
         let own = sub.gv.map(|gv| gv.split_once('/').unwrap_or(("", gv)));

@@ -142,3 +142,27 @@ pub(super) fn lease_row(lease: &Value, now: Timestamp) -> Vec<Value> {
         object_age(lease, now),
     ]
 }
+
+pub(super) const COMPONENT_COLUMNS: &[Column] = &[
+    NAME,
+    Column::text("Status", "Whether the component is well."),
+    Column::text("Message", "What it says of itself."),
+    Column::text("Error", "What is wrong with it."),
+];
+
+pub(super) fn component_row(component: &Value, _now: Timestamp) -> Vec<Value> {
+    let mut conditions = list(component, &["conditions"]).iter();
+    let healthy = conditions.find(|one| text(one, &["type"]) == "Healthy");
+    let status = match healthy.map(|one| text(one, &["status"])) {
+        Some("True") => "Healthy",
+        Some("False") => "Unhealthy",
+        _ => "Unknown",
+    };
+    let of = |field: &str| healthy.map_or("", |one| text(one, &[field]));
+    vec![
+        name(component),
+        status.into(),
+        of("message").into(),
+        of("error").into(),
+    ]
+}

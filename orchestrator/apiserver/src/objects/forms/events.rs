@@ -14,7 +14,7 @@ const RENAMED: [(&str, &str); 6] = [
 const COUNT: (&str, &str) = ("count", "deprecatedCount");
 
 /// From the stored form.
-pub(crate) fn to_events_group(event: Value) -> Value {
+pub(super) fn to_events_group(event: Value) -> Value {
     let mut event = rename(event, |name| {
         RENAMED
             .iter()
@@ -28,7 +28,7 @@ pub(crate) fn to_events_group(event: Value) -> Value {
 }
 
 /// To the stored form.
-pub(crate) fn to_core(event: Value) -> Value {
+pub(super) fn to_core(event: Value) -> Value {
     let mut event = rename(event, |name| {
         RENAMED
             .iter()
