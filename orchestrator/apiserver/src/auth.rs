@@ -1,7 +1,11 @@
 //! Who asks, and whether they may.
 
 pub(crate) mod authorize;
+pub(crate) mod bootstrap;
 pub(crate) mod certificate;
+pub(crate) mod escalation;
+pub(crate) mod node;
+mod pod_needs;
 pub(crate) mod rbac;
 pub(crate) mod token;
 

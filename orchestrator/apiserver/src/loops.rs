@@ -1,5 +1,6 @@
 //! The control loops that the API surface itself needs. They read the caches and write like any client.
 
+mod aggregation;
 pub(crate) mod bootstrap;
 mod caller;
 mod compaction;
@@ -31,6 +32,10 @@ pub(crate) fn start(api: &Arc<Api>, tasks: &TaskTracker, stop: &CancellationToke
     tasks.spawn(
         stop.clone()
             .run_until_cancelled_owned(definitions::run(caller.clone())),
+    );
+    tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(aggregation::run(caller.clone())),
     );
     tasks.spawn(stop.clone().run_until_cancelled_owned(garbage::run(caller)));
     tasks.spawn(

@@ -1,32 +1,27 @@
-//! Whether a request is allowed: masters everything, everybody discovery and reviews of themselves, others by roles.
+//! Whether a request is allowed: masters everything, everybody the state of the server, nodes what their pods need,
+//! others by roles.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
-use super::User;
+use super::pod_needs::PodNeeds;
 use super::rbac::{Attributes, Policy};
+use super::{User, node};
 use crate::cache::{Caches, Collection};
 use crate::http::Failure;
 use crate::http::failure::{About, qualified};
 
 /// Paths that anybody may see.
 const PUBLIC_PATHS: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
-/// Paths that anybody with a proved identity may see.
-const DISCOVERY_PATHS: [&str; 5] = [
-    "/api",
-    "/apis",
-    "/openapi",
-    "/.well-known/openid-configuration",
-    "/openid/v1/jwks",
-];
 
 /// The policy, made anew when roles or bindings have changed.
 #[derive(Debug)]
 pub(crate) struct Authorizer {
     roles: Vec<Arc<Collection>>,
     bindings: Vec<Arc<Collection>>,
+    pods: PodNeeds,
     current: ArcSwap<Compiled>,
 }
 
@@ -49,6 +44,7 @@ impl Authorizer {
         Authorizer {
             roles: find(["clusterroles", "roles"]),
             bindings: find(["clusterrolebindings", "rolebindings"]),
+            pods: PodNeeds::new(caches),
             current: ArcSwap::default(),
         }
     }
@@ -83,7 +79,8 @@ impl Authorizer {
     /// Whether somebody may do something.
     pub(crate) fn allows(&self, user: &User, attributes: &Attributes<'_>) -> bool {
         user.is_master()
-            || is_for_everybody(user, attributes)
+            || is_for_everybody(attributes)
+            || node::name(user).is_some_and(|node| node::allows(node, attributes, &self.pods))
             || self.with_policy(|policy| policy.allows(user, attributes))
     }
 
@@ -101,23 +98,14 @@ impl Authorizer {
     }
 }
 
-fn is_for_everybody(user: &User, attributes: &Attributes<'_>) -> bool {
-    if attributes.resource.is_empty() {
-        let path = attributes.path;
-        let below = |root: &str| {
-            path.strip_prefix(root)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let is_read = matches!(attributes.verb, "get" | "head");
-        let is_public = PUBLIC_PATHS.iter().any(|root| below(root));
-        let is_discovery = DISCOVERY_PATHS.iter().any(|root| below(root));
-        return is_read && (is_public || (is_discovery && !user.is_anonymous()));
-    }
-    let asks_about_self = matches!(
-        attributes.resource,
-        "selfsubjectaccessreviews" | "selfsubjectrulesreviews" | "selfsubjectreviews"
-    );
-    asks_about_self && attributes.verb == "create" && !user.is_anonymous()
+/// The state of the server and its version; all else is a matter of roles.
+fn is_for_everybody(attributes: &Attributes<'_>) -> bool {
+    let below = |root: &str| {
+        let rest = attributes.path.strip_prefix(root);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let is_path = attributes.resource.is_empty();
+    is_path && matches!(attributes.verb, "get" | "head") && PUBLIC_PATHS.iter().any(|root| below(root))
 }
 
 fn refusal(user: &User, attributes: &Attributes<'_>) -> Failure {

@@ -108,10 +108,13 @@ impl Policy {
     }
 
     /// The rules of a role; the empty namespace has the cluster roles.
-    pub(crate) fn rules(&self, namespace: &str, role: &str) -> &[Rule] {
-        self.roles
-            .get(&(namespace.to_owned(), role.to_owned()))
-            .map_or(&[], Vec::as_slice)
+    pub(crate) fn find_rules(&self, namespace: &str, role: &str) -> Option<&[Rule]> {
+        let found = self.roles.get(&(namespace.to_owned(), role.to_owned()));
+        found.map(Vec::as_slice)
+    }
+
+    fn rules(&self, namespace: &str, role: &str) -> &[Rule] {
+        self.find_rules(namespace, role).unwrap_or_default()
     }
 
     /// Whether somebody may do all that a rule allows.
@@ -171,7 +174,7 @@ impl Subject {
 impl Rule {
     /// Whether `holds` is true for each single thing that the rule allows. Patterns stand for themselves: only an
     /// equal or wider pattern matches them.
-    fn each(&self, namespace: &str, holds: impl Fn(&Attributes<'_>) -> bool) -> bool {
+    pub(crate) fn each(&self, namespace: &str, holds: impl Fn(&Attributes<'_>) -> bool) -> bool {
         let any_name = [String::new()];
         let names = if self.resource_names.is_empty() {
             &any_name[..]

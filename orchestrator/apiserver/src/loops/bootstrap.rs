@@ -4,10 +4,12 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::Caller;
+use crate::auth::bootstrap::{self, Lack};
 use crate::http::Failure;
 use crate::objects::admission::priority::SYSTEM_CLASSES;
 use crate::objects::strategy::service::RANGE;
 
+const RBAC: &str = "rbac.authorization.k8s.io";
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The address under which pods find the server, the first of upstream's usual service range.
 const SERVICE_ADDRESS: &str = "10.96.0.1";
@@ -25,10 +27,7 @@ pub(crate) async fn run(caller: &Caller) -> Result<(), Failure> {
         ensure(caller, "", "endpoints", Some("default"), endpoints.clone()).await?;
         correct_endpoints(caller, &endpoints).await
     };
-    let roles = try_join_all(
-        cluster_roles()
-            .map(|(plural, object)| ensure(caller, "rbac.authorization.k8s.io", plural, None, object)),
-    );
+    let roles = roles(caller);
     let classes = try_join_all(SYSTEM_CLASSES.map(|class| {
         ensure(
             caller,
@@ -41,6 +40,36 @@ pub(crate) async fn run(caller: &Caller) -> Result<(), Failure> {
     let range = ensure(caller, "networking.k8s.io", "servicecidrs", None, range());
     futures::future::try_join5(service, endpoints, roles, classes, range).await?;
     Ok(())
+}
+
+/// Makes the roles and bindings that there have to be, and adds to those that are there what they lack.
+async fn roles(caller: &Caller) -> Result<(), Failure> {
+    let each = bootstrap::wanted().into_iter().map(|wanted| async move {
+        let path = wanted.path();
+        let facts = caller.collection(RBAC, wanted.plural)?.resource;
+        let stored = caller
+            .collection(RBAC, wanted.plural)?
+            .get(&path)
+            .map(|entry| entry.value());
+        let lack = stored.map(|stored| bootstrap::lack(&stored, &wanted.object));
+        match lack {
+            None => ensure(caller, RBAC, wanted.plural, wanted.namespace, wanted.object).await,
+            Some(Lack::Nothing) => Ok(()),
+            Some(Lack::Change(_)) => {
+                let change = caller.change(facts, &path, |object| {
+                    if let Lack::Change(changed) = bootstrap::lack(object, &wanted.object) {
+                        *object = changed;
+                    }
+                });
+                change.await
+            }
+            Some(Lack::Replace) => {
+                caller.delete(facts, &path, None, None).await?;
+                ensure(caller, RBAC, wanted.plural, wanted.namespace, wanted.object).await
+            }
+        }
+    });
+    try_join_all(each).await.map(drop)
 }
 
 /// The server may listen elsewhere than when it ran before.
@@ -125,30 +154,4 @@ fn endpoints(caller: &Caller) -> Value {
             "ports": [{ "name": "https", "port": address.port(), "protocol": "TCP" }],
         }],
     })
-}
-
-/// The role that may do everything, and who has it.
-fn cluster_roles() -> impl Iterator<Item = (&'static str, Value)> {
-    let metadata = json!({
-        "name": "cluster-admin",
-        "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" },
-        "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" },
-    });
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": metadata,
-        "rules": [
-            { "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] },
-            { "nonResourceURLs": ["*"], "verbs": ["*"] },
-        ],
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": metadata,
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:masters" }],
-    });
-    [("clusterroles", role), ("clusterrolebindings", binding)].into_iter()
 }

@@ -81,16 +81,17 @@ impl Caller {
         .await
     }
 
-    /// Deletes an object if it is still the one with this uid.
+    /// Deletes an object, with a uid only if it is still the one that has it.
     pub(crate) async fn delete(
         &self,
         facts: &'static ResourceFacts,
         path: &str,
-        uid: &str,
+        uid: Option<&str>,
         policy: Option<&str>,
     ) -> Result<(), Failure> {
         let (namespace, name) = split(path);
-        let stated = json!({ "preconditions": { "uid": uid }, "propagationPolicy": policy });
+        let preconditions = uid.map(|uid| json!({ "uid": uid }));
+        let stated = json!({ "preconditions": preconditions, "propagationPolicy": policy });
         self.with_call(facts, namespace, Some(name), async |call| {
             let options = delete::options_of(&stated, call)?;
             delete::delete_named(call, name, &options).await.map(drop)

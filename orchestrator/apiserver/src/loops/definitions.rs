@@ -171,7 +171,7 @@ async fn delete_all(caller: &Caller, instances: &Arc<Collection>) -> Result<(), 
                 .delete(
                     instances.resource,
                     &entry.path,
-                    &entry.facts.uid,
+                    Some(&*entry.facts.uid),
                     Some("Background"),
                 )
                 .await

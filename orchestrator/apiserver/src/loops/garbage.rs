@@ -253,7 +253,12 @@ impl Collector {
             Next::Delete { .. } if entry.facts.is_deleting => Ok(()),
             Next::Delete { policy } => {
                 self.caller
-                    .delete(collection.resource, &entry.path, &entry.facts.uid, Some(policy))
+                    .delete(
+                        collection.resource,
+                        &entry.path,
+                        Some(&*entry.facts.uid),
+                        Some(policy),
+                    )
                     .await
             }
             Next::Release { gone } => self.release(collection, &entry.path, &gone).await,
@@ -284,7 +289,7 @@ impl Collector {
                 let policy = Some("Foreground");
                 if !dependent.facts.is_deleting && self.is_last_owner(&dependent) {
                     self.caller
-                        .delete(collection.resource, path, &dependent.facts.uid, policy)
+                        .delete(collection.resource, path, Some(&*dependent.facts.uid), policy)
                         .await?;
                 }
             }

@@ -88,7 +88,7 @@ async fn delete_content(caller: &Caller, collection: &Collection, prefix: &str) 
             .delete(
                 collection.resource,
                 &entry.path,
-                &entry.facts.uid,
+                Some(&*entry.facts.uid),
                 Some("Background"),
             )
             .await

@@ -16,6 +16,7 @@ use crate::api::Api;
 use crate::auth::User;
 use crate::auth::rbac::Attributes;
 use crate::cache::{Collection, Entry};
+use crate::http::failure::About;
 use crate::http::{Cause, Failure};
 
 /// How long a pod may wait for the `default` ServiceAccount of a namespace that was just made.
@@ -71,12 +72,7 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
             name_requester(object, call.user);
             Ok(())
         }
-        (RBAC, plural) => {
-            let policy = &call.api.authorizer;
-            policy
-                .with_policy(|policy| role::check(policy, call.user, plural, object))
-                .map_err(refuse)
-        }
+        (RBAC, _) => check_role(call, None, object),
         _ => Ok(()),
     }
 }
@@ -129,9 +125,7 @@ pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Fa
     let facts = call.resource.facts;
     let name = call.name.unwrap_or_default();
     if facts.group == RBAC {
-        let policy = &call.api.authorizer;
-        let outcome = policy.with_policy(|policy| role::check(policy, call.user, facts.plural, new));
-        return outcome.map_err(|why| Failure::forbidden(call.resource.about(name), &why));
+        return check_role(call, Some(old), new);
     }
     match (facts.group, call.subresource.map(|sub| sub.name)) {
         (CERTIFICATES, Some("approval")) => return check_signer(call, "approve", old, new),
@@ -154,6 +148,34 @@ pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Fa
     };
     claim::check_growth(old, new, class_allows)
         .map_err(|why| Failure::forbidden(call.resource.about(name), why))
+}
+
+/// Nobody gives rights that they do not have.
+fn check_role(call: &Call<'_>, old: Option<&Value>, new: &Value) -> Result<(), Failure> {
+    if call.user.is_master() {
+        return Ok(());
+    }
+    let (user, plural) = (call.user, call.resource.facts.plural);
+    let outcome = call.api.authorizer.with_policy(|policy| {
+        role::check(&role::Write {
+            policy,
+            user,
+            plural,
+            old,
+            new,
+        })
+    });
+    outcome.map_err(|refusal| match refusal {
+        role::Refusal::Forbidden(why) => {
+            let name = tree::text(new, &["metadata", "name"]);
+            Failure::forbidden(call.resource.about(name), &why)
+        }
+        role::Refusal::NoRole(plural, name) => Failure::not_found(About {
+            group: RBAC,
+            resource: plural,
+            name: &name,
+        }),
+    })
 }
 
 /// Admits a deletion.
@@ -179,7 +201,7 @@ pub(crate) fn delete(call: &Call<'_>, name: &str) -> Result<(), Failure> {
 fn check_namespace(call: &Call<'_>, namespace: &str, name: &str) -> Result<(), Failure> {
     let found = collection(call.api, "", "namespaces").and_then(|namespaces| namespaces.get(namespace));
     let Some(found) = found else {
-        let about = crate::http::failure::About {
+        let about = About {
             group: "",
             resource: "namespaces",
             name: namespace,

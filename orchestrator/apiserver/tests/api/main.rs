@@ -29,6 +29,8 @@ mod protobuf;
 #[cfg(test)]
 mod published;
 #[cfg(test)]
+mod roles;
+#[cfg(test)]
 mod round_trips;
 #[cfg(test)]
 mod rules;
