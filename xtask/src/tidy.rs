@@ -85,6 +85,8 @@ const EDGES: &[(&str, &[&str])] = &[
         "moorline-sim",
         &[
             "moorline-apiserver",
+            "moorline-container-runtime",
+            "moorline-kubelet",
             "moorline-model",
             "moorline-proto",
             "moorline-runtime",

@@ -20,6 +20,11 @@ pub const ALL: &[&str] = &[
     "no-requeue",
     "never-release",
     "resize-without-driver",
+    "no-snapshot-mark",
+    "delete-kept-snapshot",
+    "release-snapshot-early",
+    "ready-too-soon",
+    "no-source-protection",
 ];
 
 /// Whether this bug is switched on, on this thread.

@@ -16,7 +16,7 @@ use kube::client::Body;
 use serde_json::json;
 use tower::Service;
 
-use crate::net::{Address, AnswerSender, Net, ProcId};
+use crate::net::{Address, AnswerSender, Net, ProcId, WatchNews};
 use crate::plan::ApiFault;
 
 /// What a client gets for its request.
@@ -55,9 +55,15 @@ impl Reply {
         let Some(sender) = self.sender.take() else {
             return 0;
         };
-        self.net.deliver(self.to, 0, move || {
+        let held_until = self.net.cut_off_until(self.to.process);
+        self.net.deliver(self.to, held_until, move || {
             sender.send(answer).ok(); // The caller may have given up.
         })
+    }
+
+    /// Who asked.
+    pub(crate) fn process(&self) -> ProcId {
+        self.to.process
     }
 
     pub(crate) fn fail(mut self, kind: io::ErrorKind, text: &str) {
@@ -104,7 +110,12 @@ pub(crate) async fn serve(server: kube::Client, request: ApiRequest) {
         .split('&')
         .any(|pair| pair == "watch=true" || pair == "watch=1");
     let path = request.uri().path().to_owned();
+    let watched = request.uri().to_string();
     let line = format!("{} {path}", request.method());
+    if fault == Some(ApiFault::Twice) {
+        // Some proxy or library tried again; what the first one brought is lost.
+        drop(server.send(request.clone().map(Body::from)).await);
+    }
     let answered = server.send(request.map(Body::from)).await;
     let (parts, mut body) = match answered {
         Ok(answer) => answer.into_parts(),
@@ -124,6 +135,7 @@ pub(crate) async fn serve(server: kube::Client, request: ApiRequest) {
     let to = reply.to;
     let (answer, sender, is_cut) = net.open_stream(to, parts);
     let mut last_at = reply.send(answer);
+    let told = Told::begin(&net, watched);
     loop {
         let frame = body.frame().await;
         if sender.is_closed() || is_cut.load(Ordering::Relaxed) || !net.is_alive(to) {
@@ -131,7 +143,10 @@ pub(crate) async fn serve(server: kube::Client, request: ApiRequest) {
         }
         let item = match frame {
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => Ok(data),
+                Ok(data) => {
+                    told.tell(&data);
+                    Ok(data)
+                }
                 Err(_) => continue,
             },
             Some(Err(error)) => Err(io::Error::other(error.to_string())),
@@ -146,6 +161,35 @@ pub(crate) async fn serve(server: kube::Client, request: ApiRequest) {
         });
     }
     net.deliver(to, last_at + 1, move || sender.close_channel());
+}
+
+/// What a watch is sent, for the check of it.
+struct Told {
+    net: Net,
+    stream: u64,
+}
+
+impl Told {
+    fn begin(net: &Net, line: String) -> Self {
+        let stream = net.number();
+        net.watch_news(WatchNews::Open { stream, line });
+        Self {
+            net: net.clone(),
+            stream,
+        }
+    }
+
+    fn tell(&self, data: &Bytes) {
+        let (stream, data) = (self.stream, data.clone());
+        self.net.watch_news(WatchNews::Data { stream, data });
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let stream = self.stream;
+        self.net.watch_news(WatchNews::Closed { stream });
+    }
 }
 
 /// A client's connection to the API server.
@@ -189,7 +233,7 @@ impl Service<Request<Body>> for ApiWire {
                 && has_precondition(request.body());
             let fault = net.take_api_fault(from.process, |fault| match fault {
                 ApiFault::Refuse { code: 409 } => may_conflict,
-                ApiFault::LoseAnswer => is_write,
+                ApiFault::LoseAnswer | ApiFault::Twice => is_write,
                 ApiFault::Refuse { .. } | ApiFault::LoseRequest | ApiFault::Slow { .. } => true,
             });
             let (sender, receiver) = oneshot::channel();

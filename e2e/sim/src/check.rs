@@ -2,6 +2,9 @@
 //!
 //! Both are judged from outside: by the store's own history and the driver's backend, never by what a part believes.
 
+mod snapshots;
+mod watches;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,11 +13,23 @@ use moorline_store::{EventKind, MemoryStore, Revision, Store, Watch, WatchMessag
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::driver::{Backend, NAME};
+use crate::backend::Backend;
+use crate::driver::NAME;
+use crate::net::Net;
 use crate::users::MARKER;
 
 const ROOT: &str = "/registry/";
 const SECRETS: &str = "/registry/secrets/";
+
+/// What is judged; of all else only the secrets.
+const KINDS: [&str; 6] = [
+    "persistentvolumes/",
+    "persistentvolumeclaims/",
+    "pods/",
+    "volumeattachments/",
+    snapshots::SNAPSHOTS,
+    snapshots::CONTENTS,
+];
 
 /// All objects as JSON, by the key's part behind the root.
 type Objects = BTreeMap<String, Value>;
@@ -24,8 +39,12 @@ pub(crate) struct Checker {
     history: Watch,
     objects: Objects,
     backend: Arc<Mutex<Backend>>,
+    net: Net,
+    watches: watches::Watches,
     /// Volumes whose PV said Retain when it went, or still does: no business of the controllers.
     retained: BTreeSet<String>,
+    /// The same of snapshots and their contents.
+    kept: BTreeSet<String>,
     secrets_seen: bool,
 }
 
@@ -34,14 +53,17 @@ fn text<'a>(value: &'a Value, path: &str) -> &'a str {
 }
 
 impl Checker {
-    pub(crate) fn new(store: &Arc<MemoryStore>, backend: &Arc<Mutex<Backend>>) -> Self {
+    pub(crate) fn new(store: &Arc<MemoryStore>, backend: &Arc<Mutex<Backend>>, net: &Net) -> Self {
         let history = store.watch(bytes::Bytes::from_static(ROOT.as_bytes()), Revision::NONE);
         let history = history.now_or_never().expect("the store answers at once");
         Self {
             history: history.expect("nothing was compacted yet"),
             objects: Objects::new(),
             backend: backend.clone(),
+            net: net.clone(),
+            watches: watches::Watches::default(),
             retained: BTreeSet::new(),
+            kept: BTreeSet::new(),
             secrets_seen: false,
         }
     }
@@ -69,6 +91,10 @@ impl Checker {
                     broken.push(format!("a secret is in {key}"));
                 }
                 let name = key.trim_start_matches(ROOT).to_owned();
+                self.watches.changed(&name, event.kv.mod_revision.0);
+                if !KINDS.iter().any(|kind| name.starts_with(kind)) {
+                    continue;
+                }
                 let new = match event.kind {
                     EventKind::Put => serde_json::from_slice::<Value>(&event.kv.value).ok(),
                     EventKind::Delete => None,
@@ -76,9 +102,18 @@ impl Checker {
                 self.change(&name, new, &mut broken);
             }
         }
-        let deleted = std::mem::take(&mut self.backend.lock().deleted);
+        for news in self.net.take_watch_news() {
+            self.watches.judge(news, &mut broken);
+        }
+        let mut backend = self.backend.lock();
+        let deleted = std::mem::take(&mut backend.deleted);
+        let cut = std::mem::take(&mut backend.deleted_snapshots);
+        drop(backend);
         for handle in deleted {
             self.judge_deletion(&handle, &mut broken);
+        }
+        for handle in cut {
+            self.judge_cut(&handle, &mut broken);
         }
         broken
     }
@@ -92,6 +127,10 @@ impl Checker {
             self.pv_changed(name, old.as_ref(), new.as_ref(), broken);
         } else if name.starts_with("persistentvolumeclaims/") {
             self.claim_changed(name, old.as_ref(), new.as_ref(), broken);
+        } else if name.starts_with(snapshots::SNAPSHOTS) {
+            self.snapshot_changed(name, old.as_ref(), new.as_ref(), broken);
+        } else if name.starts_with(snapshots::CONTENTS) {
+            self.content_changed(old.as_ref(), new.as_ref());
         }
     }
 
@@ -147,6 +186,7 @@ impl Checker {
                 "{name} became Bound to PV {pv_name:?}, whose claim has the UID {holder:?}"
             ));
         }
+        self.judge_origin(name, new, pv, broken);
     }
 
     /// No claim says that it has more room than its volume has.
@@ -222,6 +262,7 @@ impl Checker {
         self.judge_attachments(&mut open);
         self.judge_nodes(&mut open);
         self.judge_backend(&mut open);
+        self.judge_snapshots(&mut open);
         open
     }
 
@@ -229,7 +270,7 @@ impl Checker {
         let short = name.rsplit('/').next().unwrap_or_default();
         let is_used = self.pods_of(short).next().is_some();
         if !text(claim, "/metadata/deletionTimestamp").is_empty() {
-            if !is_used {
+            if !is_used && !self.is_waited_for("PersistentVolumeClaim", short) {
                 open.push(format!("{name} is deleted, unused, and still there"));
             }
             return;
@@ -255,6 +296,9 @@ impl Checker {
             }
             "Lost" if pv.is_none() => {}
             phase if class == "now" || class == "keep" || (class == "later" && is_used) => {
+                if !self.can_be_filled(claim) {
+                    return;
+                }
                 open.push(format!("{name} of class {class} is {phase:?}, not Bound"));
             }
             phase => {

@@ -1,9 +1,5 @@
-//! The simulated CSI driver: a backend that survives its process, and calls that go wrong as the plan says.
-//!
-//! The backend keeps the promises of CSI (idempotent by name and id, `DeleteVolume` refused while published) and takes
-//! down every call that no correct caller would make.
+//! The simulated CSI driver: calls to its backend, which go wrong as the plan says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +17,7 @@ use moorline_proto::csi::*;
 use parking_lot::Mutex;
 use tonic::{Code, Request, Response, Status};
 
+use crate::backend::{Backend, source_id};
 use crate::net::{Event, Net, ProcId};
 use crate::plan::{Rpc, RpcFault};
 
@@ -30,111 +27,6 @@ pub(crate) const NAME: &str = "sim.moorline.io";
 const WORK: Duration = Duration::from_millis(5);
 /// How long a driver stays away that died in a call.
 const DOWN_MILLIS: u64 = 2_000;
-
-/// One volume of the backend.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct BackendVolume {
-    pub(crate) name: String,
-    pub(crate) bytes: i64,
-    pub(crate) published: BTreeSet<String>,
-    pub(crate) is_static: bool,
-}
-
-/// What the driver's processes leave behind.
-#[derive(Debug, Default)]
-pub(crate) struct Backend {
-    pub(crate) volumes: BTreeMap<String, BackendVolume>,
-    made: u32,
-    faults: Vec<(Rpc, RpcFault)>,
-    /// Names of the volumes that a call is working on.
-    busy: BTreeSet<String>,
-    /// What the machines hold: node and volume.
-    pub(crate) staged: BTreeSet<(String, String)>,
-    /// And what is mounted for pods there: node, then pod and volume.
-    pub(crate) mounts: BTreeSet<(String, (String, String))>,
-    /// Volumes that went since this was last asked.
-    pub(crate) deleted: Vec<String>,
-    /// What no correct caller would have asked for.
-    pub(crate) broken: Vec<String>,
-}
-
-impl Backend {
-    /// A volume that an admin has made by hand.
-    pub(crate) fn make_static(&mut self, n: u32, bytes: i64) -> String {
-        let id = format!("static-{n}");
-        let volume = BackendVolume {
-            name: id.clone(),
-            bytes,
-            is_static: true,
-            ..BackendVolume::default()
-        };
-        self.volumes.entry(id.clone()).or_insert(volume);
-        id
-    }
-
-    /// A node stages a volume.
-    pub(crate) fn node_stage(&mut self, node: &str, handle: &str) {
-        let is_attached = self
-            .volumes
-            .get(handle)
-            .is_some_and(|volume| volume.published.contains(node));
-        if !is_attached {
-            self.broken
-                .push(format!("{node} stages {handle}, which is not published there"));
-        }
-        if let Some((other, _)) = self
-            .staged
-            .iter()
-            .find(|(other, held)| held == handle && other != node)
-        {
-            self.broken
-                .push(format!("{node} stages {handle} while {other} has it staged"));
-        }
-        self.staged.insert((node.to_owned(), handle.to_owned()));
-    }
-
-    /// A node mounts a volume for a pod.
-    pub(crate) fn node_publish(&mut self, node: &str, mount: &(String, String)) {
-        self.mounts.insert((node.to_owned(), mount.clone()));
-    }
-
-    /// A node takes a volume from a pod.
-    pub(crate) fn node_unpublish(&mut self, node: &str, mount: &(String, String)) {
-        self.mounts.remove(&(node.to_owned(), mount.clone()));
-    }
-
-    /// A node is done with a volume.
-    pub(crate) fn node_unstage(&mut self, node: &str, handle: &str) {
-        if self
-            .mounts
-            .iter()
-            .any(|(on, (_, held))| on == node && held == handle)
-        {
-            self.broken
-                .push(format!("{node} unstages {handle}, which is mounted"));
-        }
-        self.staged.remove(&(node.to_owned(), handle.to_owned()));
-    }
-
-    /// A machine lost its power.
-    pub(crate) fn node_dies(&mut self, node: &str) {
-        self.mounts.retain(|(on, _)| on != node);
-        self.staged.retain(|(on, _)| on != node);
-    }
-
-    pub(crate) fn add_fault(&mut self, rpc: Rpc, fault: RpcFault) {
-        self.faults.push((rpc, fault));
-    }
-
-    pub(crate) fn calm(&mut self) {
-        self.faults.clear();
-    }
-
-    fn take_fault(&mut self, rpc: Rpc) -> Option<RpcFault> {
-        let found = self.faults.iter().position(|(target, _)| *target == rpc)?;
-        Some(self.faults.remove(found).1)
-    }
-}
 
 /// The driver's controller service.
 #[derive(Clone)]
@@ -168,20 +60,25 @@ impl Driver {
         Ok(())
     }
 
-    /// Does `work` as the plan says. What takes long goes on when the caller has given up, and the volume is busy
+    /// Does `work` as the plan says. What takes long goes on when the caller has given up, and what it works on is busy
     /// as long as it does.
-    async fn follow<T: Send + 'static>(
+    pub(crate) async fn follow<T: Send + 'static>(
         &self,
-        rpc: Rpc,
-        (line, volume): (String, String),
+        call: Call,
         work: impl Fn(&mut Backend) -> Result<T, Status> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        let Call {
+            rpc,
+            line,
+            subject,
+            source,
+        } = call;
         let fault = self.backend.lock().take_fault(rpc);
         self.net.trace(|| {
             let fault = fault.map(|fault| format!(" {fault:?}")).unwrap_or_default();
             format!("Driver {line}{fault}")
         });
-        let busy = Busy::begin(&self.backend, volume)?;
+        let busy = Busy::begin(&self.backend, &subject, source)?;
         tokio::time::sleep(WORK).await;
         let injected = |code: i32| Err(Status::new(Code::from_i32(code), "the simulator fails this call"));
         match fault {
@@ -226,34 +123,56 @@ impl Driver {
     }
 }
 
-/// One call at a time works on a volume; the others are told to come again.
+/// A call that something may go wrong with.
+pub(crate) struct Call {
+    rpc: Rpc,
+    /// For the trace.
+    line: String,
+    /// The id of what it works on, or the name of what it makes.
+    subject: String,
+    /// What a new volume is filled from meanwhile.
+    source: Option<String>,
+}
+
+impl Call {
+    fn new(rpc: Rpc, subject: &str, rest: impl fmt::Display) -> Self {
+        Self {
+            rpc,
+            line: format!("{rpc:?} {subject} {rest}"),
+            subject: subject.to_owned(),
+            source: None,
+        }
+    }
+
+    /// Calls on different nodes don't know of each other.
+    pub(crate) fn on_node(rpc: Rpc, volume: &str, node: &str) -> Self {
+        Self {
+            subject: format!("{node} {volume}"),
+            ..Self::new(rpc, volume, node)
+        }
+    }
+}
+
+/// One call at a time works on a volume or a snapshot; the others are told to come again.
 struct Busy {
     backend: Arc<Mutex<Backend>>,
-    volume: String,
+    name: String,
 }
 
 impl Busy {
-    /// `volume` is its id, or its name while it is being made.
-    fn begin(backend: &Arc<Mutex<Backend>>, volume: String) -> Result<Self, Status> {
-        let mut held = backend.lock();
-        let name = held
-            .volumes
-            .get(&volume)
-            .map_or(volume, |known| known.name.clone());
-        if !held.busy.insert(name.clone()) {
-            return Err(Status::aborted("another call works on the volume"));
-        }
-        drop(held);
+    fn begin(backend: &Arc<Mutex<Backend>>, subject: &str, source: Option<String>) -> Result<Self, Status> {
+        let begun = backend.lock().begin(subject, source);
+        let name = begun.ok_or_else(|| Status::aborted("another call works on it"))?;
         Ok(Self {
             backend: backend.clone(),
-            volume: name,
+            name,
         })
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.backend.lock().busy.remove(&self.volume);
+        self.backend.lock().end(&self.name);
     }
 }
 
@@ -284,7 +203,10 @@ impl Identity for Driver {
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse { ready: Some(true) }))
+        self.follow(Call::new(Rpc::Probe, "probe", ""), |_| {
+            Ok(ProbeResponse { ready: Some(true) })
+        })
+        .await
     }
 }
 
@@ -310,16 +232,19 @@ impl Controller for Driver {
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
         let request = request.into_inner();
-        let asked = request
-            .capacity_range
+        let asked = request.capacity_range.map_or(0, |range| range.required_bytes);
+        let (name, source) = (request.name, request.volume_content_source);
+        let from = source.as_ref().and_then(source_id);
+        let told = from
             .as_ref()
-            .map_or(0, |range| range.required_bytes);
-        let name = request.name;
-        let what = (format!("CreateVolume {name} {asked}"), name.clone());
-        self.follow(Rpc::CreateVolume, what, move |backend| {
-            Ok(create(backend, &name, asked))
-        })
-        .await
+            .map(|from| format!(" from {from}"))
+            .unwrap_or_default();
+        let call = Call {
+            source: from,
+            ..Call::new(Rpc::CreateVolume, &name, format!("{asked}{told}"))
+        };
+        self.follow(call, move |backend| backend.create(&name, asked, source.as_ref()))
+            .await
     }
 
     async fn delete_volume(
@@ -327,9 +252,10 @@ impl Controller for Driver {
         request: Request<DeleteVolumeRequest>,
     ) -> Result<Response<DeleteVolumeResponse>, Status> {
         let id = request.into_inner().volume_id;
-        let what = (format!("DeleteVolume {id}"), id.clone());
-        self.follow(Rpc::DeleteVolume, what, move |backend| delete(backend, &id))
-            .await
+        self.follow(Call::new(Rpc::DeleteVolume, &id, ""), move |backend| {
+            backend.delete(&id)
+        })
+        .await
     }
 
     async fn controller_publish_volume(
@@ -338,11 +264,9 @@ impl Controller for Driver {
     ) -> Result<Response<ControllerPublishVolumeResponse>, Status> {
         let request = request.into_inner();
         let (id, node) = (request.volume_id, request.node_id);
-        let what = (format!("ControllerPublishVolume {id} {node}"), id.clone());
-        self.follow(Rpc::ControllerPublishVolume, what, move |backend| {
-            publish(backend, &id, &node)
-        })
-        .await
+        let call = Call::new(Rpc::ControllerPublishVolume, &id, &node);
+        self.follow(call, move |backend| backend.publish(&id, &node))
+            .await
     }
 
     async fn controller_unpublish_volume(
@@ -351,19 +275,9 @@ impl Controller for Driver {
     ) -> Result<Response<ControllerUnpublishVolumeResponse>, Status> {
         let request = request.into_inner();
         let (id, node) = (request.volume_id, request.node_id);
-        let what = (format!("ControllerUnpublishVolume {id} {node}"), id.clone());
-        self.follow(Rpc::ControllerUnpublishVolume, what, move |backend| {
-            if backend.staged.contains(&(node.clone(), id.clone())) {
-                backend.broken.push(format!(
-                    "ControllerUnpublishVolume of {id} from {node}, where it is staged"
-                ));
-            }
-            if let Some(volume) = backend.volumes.get_mut(&id) {
-                volume.published.remove(&node);
-            }
-            Ok(ControllerUnpublishVolumeResponse {})
-        })
-        .await
+        let call = Call::new(Rpc::ControllerUnpublishVolume, &id, &node);
+        self.follow(call, move |backend| Ok(backend.unpublish(&id, &node)))
+            .await
     }
 
     async fn controller_get_capabilities(
@@ -374,15 +288,23 @@ impl Controller for Driver {
             Capability::CreateDeleteVolume,
             Capability::PublishUnpublishVolume,
             Capability::ExpandVolume,
+            Capability::CreateDeleteSnapshot,
+            Capability::ListSnapshots,
+            Capability::CloneVolume,
         ];
         let capabilities = can.map(|kind| ControllerServiceCapability {
             r#type: Some(controller_service_capability::Type::Rpc(ControllerRpc {
                 r#type: kind as i32,
             })),
         });
-        Ok(Response::new(ControllerGetCapabilitiesResponse {
-            capabilities: capabilities.to_vec(),
-        }))
+        let capabilities = capabilities.to_vec();
+        let call = Call::new(Rpc::ControllerGetCapabilities, "capabilities", "");
+        self.follow(call, move |_| {
+            Ok(ControllerGetCapabilitiesResponse {
+                capabilities: capabilities.clone(),
+            })
+        })
+        .await
     }
 
     async fn controller_expand_volume(
@@ -390,20 +312,41 @@ impl Controller for Driver {
         request: Request<ControllerExpandVolumeRequest>,
     ) -> Result<Response<ControllerExpandVolumeResponse>, Status> {
         let request = request.into_inner();
-        let bytes = request
-            .capacity_range
-            .as_ref()
-            .map_or(0, |range| range.required_bytes);
+        let bytes = request.capacity_range.map_or(0, |range| range.required_bytes);
         let id = request.volume_id;
-        let what = (format!("ControllerExpandVolume {id} {bytes}"), id.clone());
-        self.follow(Rpc::ControllerExpandVolume, what, move |backend| {
-            let volume = backend.volumes.get_mut(&id);
-            let volume = volume.ok_or_else(|| Status::not_found("no such volume"))?;
-            volume.bytes = volume.bytes.max(bytes);
-            Ok(ControllerExpandVolumeResponse {
-                capacity_bytes: volume.bytes,
-                node_expansion_required: false,
-            })
+        let call = Call::new(Rpc::ControllerExpandVolume, &id, bytes);
+        self.follow(call, move |backend| backend.expand(&id, bytes)).await
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<CreateSnapshotRequest>,
+    ) -> Result<Response<CreateSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        let (name, volume) = (request.name, request.source_volume_id);
+        let call = Call::new(Rpc::CreateSnapshot, &name, &volume);
+        self.follow(call, move |backend| backend.cut(&name, &volume))
+            .await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Result<Response<DeleteSnapshotResponse>, Status> {
+        let id = request.into_inner().snapshot_id;
+        self.follow(Call::new(Rpc::DeleteSnapshot, &id, ""), move |backend| {
+            backend.delete_snapshot(&id)
+        })
+        .await
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        let id = request.into_inner().snapshot_id;
+        self.follow(Call::new(Rpc::ListSnapshots, &id, ""), move |backend| {
+            Ok(backend.list_snapshots(&id))
         })
         .await
     }
@@ -412,71 +355,8 @@ impl Controller for Driver {
         get_capacity: GetCapacityRequest => GetCapacityResponse,
         validate_volume_capabilities: ValidateVolumeCapabilitiesRequest => ValidateVolumeCapabilitiesResponse,
         list_volumes: ListVolumesRequest => ListVolumesResponse,
-        create_snapshot: CreateSnapshotRequest => CreateSnapshotResponse,
-        delete_snapshot: DeleteSnapshotRequest => DeleteSnapshotResponse,
-        list_snapshots: ListSnapshotsRequest => ListSnapshotsResponse,
         get_snapshot: GetSnapshotRequest => GetSnapshotResponse,
         controller_get_volume: ControllerGetVolumeRequest => ControllerGetVolumeResponse,
         controller_modify_volume: ControllerModifyVolumeRequest => ControllerModifyVolumeResponse,
     }
-}
-
-fn create(backend: &mut Backend, name: &str, bytes: i64) -> CreateVolumeResponse {
-    let known = backend.volumes.iter().find(|(_, volume)| volume.name == name);
-    let (id, bytes) = match known {
-        Some((id, volume)) => (id.clone(), volume.bytes),
-        None => {
-            backend.made += 1;
-            let id = format!("vol-{}", backend.made);
-            let volume = BackendVolume {
-                name: name.to_owned(),
-                bytes,
-                ..BackendVolume::default()
-            };
-            backend.volumes.insert(id.clone(), volume);
-            (id, bytes)
-        }
-    };
-    CreateVolumeResponse {
-        volume: Some(Volume {
-            volume_id: id,
-            capacity_bytes: bytes,
-            volume_context: HashMap::new(),
-            content_source: None,
-            accessible_topology: Vec::new(),
-        }),
-    }
-}
-
-fn delete(backend: &mut Backend, id: &str) -> Result<DeleteVolumeResponse, Status> {
-    if let Some((node, _)) = backend.staged.iter().find(|(_, held)| held == id) {
-        backend
-            .broken
-            .push(format!("DeleteVolume {id} while {node} has it staged"));
-    }
-    if let Some(volume) = backend.volumes.get(id) {
-        if !volume.published.is_empty() {
-            let line = format!(
-                "DeleteVolume {id} while it is published on {:?}",
-                volume.published
-            );
-            backend.broken.push(line);
-            return Err(Status::failed_precondition("the volume is in use"));
-        }
-        backend.volumes.remove(id);
-        backend.deleted.push(id.to_owned());
-    }
-    Ok(DeleteVolumeResponse {})
-}
-
-fn publish(backend: &mut Backend, id: &str, node: &str) -> Result<ControllerPublishVolumeResponse, Status> {
-    let volume = backend.volumes.get_mut(id);
-    let volume = volume.ok_or_else(|| Status::not_found("no such volume"))?;
-    if let Some(other) = volume.published.iter().find(|other| *other != node) {
-        let line = format!("ControllerPublishVolume of {id} on {node} while it is on {other}");
-        backend.broken.push(line);
-        return Err(Status::failed_precondition("the volume is published elsewhere"));
-    }
-    volume.published.insert(node.to_owned());
-    Ok(ControllerPublishVolumeResponse::default())
 }

@@ -7,9 +7,12 @@
 //! wrong, `check` whether it was right. Start reading at [`world::run`]; `docs/simulation.md` says how to use it.
 
 mod api_wire;
+mod backend;
 mod check;
 mod driver;
 pub mod host;
+mod kubelet;
+mod logs;
 mod net;
 mod node;
 mod pipe;

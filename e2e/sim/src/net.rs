@@ -41,11 +41,15 @@ pub enum ProcId {
     Node2,
     /// Those who make and delete objects. Never killed.
     Users,
+    /// Another candidate for the controllers' lease, where there is an election.
+    Controllers2,
+    /// The same for the sidecars.
+    Sidecars2,
 }
 
 impl ProcId {
     /// All of them.
-    pub const ALL: [ProcId; 9] = [
+    pub const ALL: [ProcId; 11] = [
         ProcId::Api,
         ProcId::Controllers,
         ProcId::Sidecars,
@@ -55,10 +59,21 @@ impl ProcId {
         ProcId::Node1,
         ProcId::Node2,
         ProcId::Users,
+        ProcId::Controllers2,
+        ProcId::Sidecars2,
     ];
 
     /// The nodes, by number.
     pub const NODES: [ProcId; 3] = [ProcId::Node0, ProcId::Node1, ProcId::Node2];
+
+    /// The one that it stands by for, or itself.
+    pub(crate) fn first(self) -> ProcId {
+        match self {
+            ProcId::Controllers2 => ProcId::Controllers,
+            ProcId::Sidecars2 => ProcId::Sidecars,
+            other => other,
+        }
+    }
 
     pub(crate) fn index(self) -> usize {
         self as usize
@@ -86,6 +101,18 @@ pub(crate) enum Event {
     Kill { process: ProcId, down_millis: u64 },
     /// A process starts.
     Start(ProcId),
+    /// All processes may have been woken.
+    WakeAll,
+}
+
+/// What the API server sends to those who watch.
+pub(crate) enum WatchNews {
+    /// A watch of this path and query begins.
+    Open { stream: u64, line: String },
+    /// It gets this.
+    Data { stream: u64, data: Bytes },
+    /// It ends.
+    Closed { stream: u64 },
 }
 
 struct Stream {
@@ -104,7 +131,10 @@ struct Inner {
     api_faults: Vec<(ProcId, ApiFault)>,
     slow_until: u64,
     late_watches: Vec<(ProcId, Option<&'static str>, u64)>,
+    /// Until when nothing passes between a process and the API server.
+    cut_off: Vec<(ProcId, u64)>,
     streams: Vec<Stream>,
+    watch_news: Vec<WatchNews>,
     trace: Trace,
 }
 
@@ -135,7 +165,9 @@ impl Net {
             api_faults: Vec::new(),
             slow_until: 0,
             late_watches: Vec::new(),
+            cut_off: Vec::new(),
             streams: Vec::new(),
+            watch_news: Vec::new(),
             trace,
         };
         Self {
@@ -225,6 +257,23 @@ impl Net {
         self.inner.lock().trace.tail()
     }
 
+    /// The API server has something for a watch.
+    pub(crate) fn watch_news(&self, news: WatchNews) {
+        self.inner.lock().watch_news.push(news);
+    }
+
+    /// What it had since this was last asked.
+    pub(crate) fn take_watch_news(&self) -> Vec<WatchNews> {
+        std::mem::take(&mut self.inner.lock().watch_news)
+    }
+
+    /// A number that nothing else has.
+    pub(crate) fn number(&self) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.sequence += 1;
+        inner.sequence
+    }
+
     pub(crate) fn add_api_fault(&self, process: ProcId, fault: ApiFault) {
         self.inner.lock().api_faults.push((process, fault));
     }
@@ -264,12 +313,28 @@ impl Net {
         held.map(|(_, _, until)| *until).max().unwrap_or(0)
     }
 
+    /// Nothing passes between the process and the API server for this long; then all of it does.
+    pub(crate) fn cut_off(&self, process: ProcId, millis: u64) {
+        let mut inner = self.inner.lock();
+        let until = inner.now + millis * MILLI;
+        inner.cut_off.push((process, until));
+        inner.late_watches.push((process, None, until));
+    }
+
+    /// Until when the process is cut off.
+    pub(crate) fn cut_off_until(&self, process: ProcId) -> u64 {
+        let inner = self.inner.lock();
+        let cut = inner.cut_off.iter().filter(|(target, _)| *target == process);
+        cut.map(|(_, until)| *until).max().unwrap_or(0)
+    }
+
     /// No fault that was not used up happens any more.
     pub(crate) fn calm(&self) {
         let mut inner = self.inner.lock();
         inner.api_faults.clear();
         inner.slow_until = 0;
         inner.late_watches.clear();
+        inner.cut_off.clear();
     }
 
     /// Opens the body of an answer that goes on.
@@ -338,7 +403,8 @@ impl Net {
 
     /// Sends a request on its way to the API server.
     pub(crate) fn request(&self, request: ApiRequest) {
-        let at = self.now() + self.latency();
+        let held_until = self.cut_off_until(request.reply.process());
+        let at = (self.now() + self.latency()).max(held_until);
         self.push_at(at, Event::Request(Box::new(request)));
     }
 }

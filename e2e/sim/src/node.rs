@@ -17,7 +17,8 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::{Backend, NAME};
+use crate::backend::Backend;
+use crate::driver::NAME;
 
 /// How long a mount or an unmount takes.
 const WORK: Duration = Duration::from_millis(5);

@@ -1,5 +1,8 @@
 //! What users do and what goes wrong, when: made from the seed, as lists that can be shortened.
 
+mod faults;
+mod lives;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -32,12 +35,28 @@ impl Class {
     }
 }
 
+/// What a claim's volume is filled from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing.
+    Blank,
+    /// The snapshot `s<n>`.
+    Snapshot(u32),
+    /// The volume of claim `c<n>`.
+    Claim(u32),
+}
+
 /// One step of a user. Objects are known by number; a step on something that isn't there does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields say what the variants' sentences say")]
 pub enum Op {
     /// Makes claim `c<n>`.
-    CreateClaim { n: u32, class: Class, gib: u32 },
+    CreateClaim {
+        n: u32,
+        class: Class,
+        gib: u32,
+        origin: Origin,
+    },
     /// Deletes claim `c<n>`.
     DeleteClaim { n: u32 },
     /// Asks for more room in claim `c<n>`.
@@ -60,6 +79,18 @@ pub enum Op {
     DeletePvOf { n: u32 },
     /// Changes the reclaim policy of the PV that claim `c<n>` is bound to.
     SetPolicyOf { n: u32, retain: bool },
+    /// Makes snapshot `s<n>` of a claim; kept: what the backend has outlives it.
+    CreateSnapshot { n: u32, claim: u32, keep: bool },
+    /// Deletes snapshot `s<n>`.
+    DeleteSnapshot { n: u32 },
+    /// Makes `content<n>` for a snapshot that the backend has, reserved for snapshot `s<n>`.
+    CreateContent { n: u32, keep: bool },
+    /// Deletes `content<n>`.
+    DeleteContent { n: u32 },
+    /// Makes snapshot `s<n>` of `content<n>`.
+    AdoptContent { n: u32 },
+    /// Deletes the content that snapshot `s<n>` is bound to.
+    DeleteContentOf { n: u32 },
 }
 
 /// What happens to one API request.
@@ -74,6 +105,8 @@ pub enum ApiFault {
     Refuse { code: u16 },
     /// It takes this long.
     Slow { millis: u64 },
+    /// It is carried out twice, and the second answer arrives.
+    Twice,
 }
 
 /// What happens to one call of the driver.
@@ -118,6 +151,10 @@ pub enum Fault {
     },
     /// Everything takes longer for a while.
     SlowNetwork { millis: u64 },
+    /// Nothing passes between a process and the API server for a while; what was under way then arrives late.
+    CutOff { process: ProcId, millis: u64 },
+    /// The store forgets all that was before.
+    Compact,
 }
 
 /// The calls that faults are aimed at.
@@ -129,7 +166,26 @@ pub enum Rpc {
     ControllerPublishVolume,
     ControllerUnpublishVolume,
     ControllerExpandVolume,
-    Other,
+    CreateSnapshot,
+    DeleteSnapshot,
+    ListSnapshots,
+    Probe,
+    ControllerGetCapabilities,
+    NodeStageVolume,
+    NodeUnstageVolume,
+    NodePublishVolume,
+    NodeUnpublishVolume,
+}
+
+/// Whether controllers and sidecars have a second candidate, and who a candidate is that comes back after its death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Election {
+    /// There is only one of each.
+    None,
+    /// The same as before, as a pod is whose container starts again: it may go on at once.
+    SameName,
+    /// Somebody new, as a pod is that replaces another one.
+    NewName,
 }
 
 /// Everything that one simulation does.
@@ -137,6 +193,10 @@ pub enum Rpc {
 pub struct Plan {
     /// Decides all that the lists leave open.
     pub seed: u64,
+    /// Whether there are elections.
+    pub election: Election,
+    /// Whether the nodes run the real kubelet, or a model of it.
+    pub has_kubelets: bool,
     /// The users' steps, with their time in milliseconds.
     pub ops: Vec<(u64, Op)>,
     /// The faults, with theirs.
@@ -148,206 +208,41 @@ pub(crate) const BEGIN_MILLIS: u64 = 5_000;
 /// When the last of their steps and the last fault happen.
 pub(crate) const CALM_MILLIS: u64 = 150_000;
 
-const ATTACKED: [ProcId; 7] = [
-    ProcId::Controllers,
-    ProcId::Sidecars,
-    ProcId::Scheduler,
-    ProcId::Api,
-    ProcId::Node0,
-    ProcId::Node1,
-    ProcId::Node2,
-];
-/// Controllers and sidecars twice: it is their errors that cost volumes.
-const CLIENTS: [ProcId; 8] = [
-    ProcId::Controllers,
-    ProcId::Controllers,
-    ProcId::Sidecars,
-    ProcId::Sidecars,
-    ProcId::Scheduler,
-    ProcId::Node0,
-    ProcId::Node1,
-    ProcId::Node2,
-];
-/// Codes of gRPC after which nobody may take the call for ended.
-const UNCERTAIN: [i32; 4] = [1, 4, 10, 14];
-
 impl Plan {
     /// The plan of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut ops = Vec::new();
-        let claims = random.random_range(2..7);
-        for n in 0..claims {
-            life_of_claim(&mut random, n, &mut ops);
-        }
-        let steps = random.random_range(0..8);
-        for _ in 0..steps {
-            let at = random.random_range(BEGIN_MILLIS..CALM_MILLIS);
-            ops.push((at, stray_op(&mut random, claims)));
+        let mut ops = lives::ops(&mut random);
+        for (at, _) in &mut ops {
+            *at = (*at).min(CALM_MILLIS - 1);
         }
         ops.sort_by_key(|(at, _)| *at);
+        let election = *[
+            Election::None,
+            Election::None,
+            Election::SameName,
+            Election::NewName,
+        ]
+        .choose(&mut random)
+        .unwrap_or(&Election::None);
+        let has_kubelets = random.random_bool(0.5);
         let mut faults = Vec::new();
         // Some seeds are quiet, some are hell.
         let count = *[0, 5, 15, 40].choose(&mut random).unwrap_or(&5);
         for _ in 0..count {
             let at = random.random_range(0..CALM_MILLIS);
-            faults.push((at, fault(&mut random)));
+            faults.push((at, faults::fault(&mut random, election)));
         }
         faults.sort_by_key(|(at, _)| *at);
-        Self { seed, ops, faults }
-    }
-}
-
-/// A claim from its making to its end, in an order that may be bad.
-fn life_of_claim(random: &mut StdRng, n: u32, ops: &mut Vec<(u64, Op)>) {
-    let class = *[
-        Class::Now,
-        Class::Now,
-        Class::Keep,
-        Class::Later,
-        Class::Later,
-        Class::Static,
-    ]
-    .choose(random)
-    .unwrap_or(&Class::Now);
-    let gib = random.random_range(1..5);
-    let mut at = random.random_range(BEGIN_MILLIS..60_000);
-    if class == Class::Static {
-        let (retain, claim) = (random.random_bool(0.5), random.random_bool(0.5).then_some(n));
-        let made_at = random.random_range(BEGIN_MILLIS..80_000);
-        ops.push((made_at, Op::CreatePv { n, retain, claim }));
-    }
-    ops.push((at, Op::CreateClaim { n, class, gib }));
-    let has_pod = class == Class::Later || random.random_bool(0.5);
-    if has_pod {
-        let pod_at = at.saturating_sub(2_000) + random.random_range(0..10_000);
-        ops.push((pod_at, Op::CreatePod { n, claim: n }));
-        if random.random_bool(0.7) {
-            let gone_at = pod_at + random.random_range(0..60_000);
-            let by_force = random.random_bool(0.3);
-            ops.push((gone_at, Op::DeletePod { n, by_force }));
-            if random.random_bool(0.4) {
-                let again_at = gone_at.saturating_sub(10_000) + random.random_range(0..20_000);
-                ops.push((again_at, Op::CreatePod { n: n + 100, claim: n }));
-            }
+        Self {
+            seed,
+            election,
+            has_kubelets,
+            ops,
+            faults,
         }
     }
-    if random.random_bool(0.4) {
-        let gib = gib + random.random_range(1..5);
-        ops.push((at + random.random_range(0..50_000), Op::ResizeClaim { n, gib }));
-    }
-    if random.random_bool(0.7) {
-        at += random.random_range(0..60_000);
-        ops.push((at, Op::DeleteClaim { n }));
-        if random.random_bool(0.2) {
-            let around = at.saturating_sub(5_000) + random.random_range(0..6_000);
-            ops.push((around, Op::DeletePvOf { n }));
-        }
-        if random.random_bool(0.3) {
-            at += random.random_range(0..20_000);
-            ops.push((at, Op::CreateClaim { n, class, gib }));
-        }
-    }
-}
-
-fn stray_op(random: &mut StdRng, claims: u32) -> Op {
-    let n = random.random_range(0..claims);
-    match random.random_range(0..7) {
-        0 => Op::DeletePvOf { n },
-        1 | 2 => Op::SetPolicyOf {
-            n,
-            retain: random.random_bool(0.5),
-        },
-        3 => Op::DeletePv { n },
-        4 => Op::DeletePod { n, by_force: true },
-        5 => Op::LoseNode {
-            node: random.random_range(0..3),
-            down_millis: random.random_range(5_000..60_000),
-        },
-        _ => Op::DeleteClaim { n },
-    }
-}
-
-fn fault(random: &mut StdRng) -> Fault {
-    let client = *CLIENTS.choose(random).unwrap_or(&ProcId::Sidecars);
-    match random.random_range(0..13) {
-        12 => Fault::PowerLoss {
-            node: random.random_range(0..3),
-            down_millis: random.random_range(1_000..30_000),
-        },
-        0..3 => Fault::Kill {
-            process: if random.random_bool(0.2) {
-                ProcId::Driver
-            } else {
-                *ATTACKED.choose(random).unwrap_or(&ProcId::Sidecars)
-            },
-            down_millis: random.random_range(0..10_000),
-        },
-        3..6 => Fault::Api {
-            process: client,
-            fault: api_fault(random),
-        },
-        6..9 => rpc_fault(random),
-        9 => Fault::CutWatches { process: client },
-        10 => Fault::HoldWatches {
-            process: client,
-            kind: *[
-                None,
-                Some("pods"),
-                Some("persistentvolumeclaims"),
-                Some("persistentvolumes"),
-                Some("volumeattachments"),
-            ]
-            .choose(random)
-            .unwrap_or(&None),
-            millis: random.random_range(100..20_000),
-        },
-        _ => Fault::SlowNetwork {
-            millis: random.random_range(500..10_000),
-        },
-    }
-}
-
-fn api_fault(random: &mut StdRng) -> ApiFault {
-    match random.random_range(0..5) {
-        0 => ApiFault::LoseRequest,
-        1 | 2 => ApiFault::LoseAnswer,
-        3 => ApiFault::Refuse {
-            code: *[409, 409, 429, 500, 503, 504].choose(random).unwrap_or(&500),
-        },
-        _ => ApiFault::Slow {
-            millis: random.random_range(100..20_000),
-        },
-    }
-}
-
-fn rpc_fault(random: &mut StdRng) -> Fault {
-    let rpcs = [
-        Rpc::CreateVolume,
-        Rpc::CreateVolume,
-        Rpc::DeleteVolume,
-        Rpc::ControllerPublishVolume,
-        Rpc::ControllerUnpublishVolume,
-        Rpc::ControllerExpandVolume,
-    ];
-    let rpc = *rpcs.choose(random).unwrap_or(&Rpc::CreateVolume);
-    let fault = match random.random_range(0..8) {
-        0 | 1 => RpcFault::Before {
-            code: random.random_range(1..17),
-        },
-        2 | 3 => RpcFault::After {
-            code: *UNCERTAIN.choose(random).unwrap_or(&14),
-        },
-        4 => RpcFault::HangBefore,
-        5 => RpcFault::HangAfter,
-        6 => RpcFault::DieAfter,
-        _ if random.random_bool(0.5) => RpcFault::Twice,
-        _ => RpcFault::Slow {
-            millis: random.random_range(100..30_000),
-        },
-    };
-    Fault::Rpc { rpc, fault }
 }
 
 #[cfg(test)]

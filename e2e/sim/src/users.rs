@@ -1,5 +1,7 @@
 //! The users: they carry out the plan's steps over the API and don't give up because a server is away.
 
+mod objects;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +11,10 @@ use http::{Request, header};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::driver::{Backend, NAME};
+use crate::backend::Backend;
+use crate::driver::NAME;
 use crate::plan::{Class, Op};
+use objects::{claim, content, node, pod, policy, snapshot, snapshot_class, static_pv, storage_class};
 
 /// Between two tries while the server is away.
 const RETRY: Duration = Duration::from_secs(1);
@@ -27,6 +31,10 @@ pub(crate) const MARKER: [&str; 2] = [
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const PVS: &str = "/api/v1/persistentvolumes";
+const SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots";
+const CONTENTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents";
+const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// All users.
 #[derive(Clone)]
@@ -71,11 +79,32 @@ impl Users {
             });
             self.create("/apis/storage.k8s.io/v1/csinodes", &csi_node).await;
         }
+        for definition in objects::snapshot_kinds() {
+            self.create(DEFINITIONS, &definition).await;
+        }
+        for keep in [false, true] {
+            // Not served at once.
+            for _ in 0..TRIES {
+                if self
+                    .ask("POST", SNAPSHOT_CLASSES, Some(&snapshot_class(keep)))
+                    .await
+                    .is_some()
+                {
+                    break;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
     }
 
     async fn act(&self, op: Op) {
         match op {
-            Op::CreateClaim { n, class, gib } => self.create(CLAIMS, &claim(n, class, gib)).await,
+            Op::CreateClaim {
+                n,
+                class,
+                gib,
+                origin,
+            } => self.create(CLAIMS, &claim(n, class, gib, origin)).await,
             Op::DeleteClaim { n } => self.delete(&format!("{CLAIMS}/c{n}"), None).await,
             Op::ResizeClaim { n, gib } => {
                 let spec = json!({"spec": {"resources": {"requests": {"storage": format!("{gib}Gi")}}}});
@@ -102,6 +131,39 @@ impl Users {
                     self.patch(&format!("{PVS}/{name}"), &spec).await;
                 }
             }
+            Op::CreateSnapshot { .. }
+            | Op::DeleteSnapshot { .. }
+            | Op::CreateContent { .. }
+            | Op::DeleteContent { .. }
+            | Op::AdoptContent { .. }
+            | Op::DeleteContentOf { .. } => self.act_on_snapshots(op).await,
+        }
+    }
+
+    async fn act_on_snapshots(&self, op: Op) {
+        match op {
+            Op::CreateSnapshot { n, claim, keep } => {
+                let source = json!({"persistentVolumeClaimName": format!("c{claim}")});
+                self.create(SNAPSHOTS, &snapshot(n, source, Some(keep))).await;
+            }
+            Op::AdoptContent { n } => {
+                let source = json!({"volumeSnapshotContentName": format!("content{n}")});
+                self.create(SNAPSHOTS, &snapshot(n, source, None)).await;
+            }
+            Op::CreateContent { n, keep } => {
+                let handle = self.backend.lock().make_static_snapshot(n, 1 << 30);
+                self.create(CONTENTS, &content(n, &handle, keep)).await;
+            }
+            Op::DeleteSnapshot { n } => self.delete(&format!("{SNAPSHOTS}/s{n}"), None).await,
+            Op::DeleteContent { n } => self.delete(&format!("{CONTENTS}/content{n}"), None).await,
+            Op::DeleteContentOf { n } => {
+                let snapshot = self.ask("GET", &format!("{SNAPSHOTS}/s{n}"), None).await;
+                let snapshot = snapshot.unwrap_or_default();
+                if let Some(name) = snapshot["status"]["boundVolumeSnapshotContentName"].as_str() {
+                    self.delete(&format!("{CONTENTS}/{name}"), None).await;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -184,72 +246,4 @@ impl Users {
         }
         None
     }
-}
-
-fn policy(retain: bool) -> &'static str {
-    if retain { "Retain" } else { "Delete" }
-}
-
-fn storage_class(class: Class) -> Value {
-    let is_later = class == Class::Later;
-    json!({
-        "metadata": {"name": class.name()},
-        "provisioner": NAME,
-        "allowVolumeExpansion": true,
-        "reclaimPolicy": policy(class == Class::Keep),
-        "volumeBindingMode": if is_later { "WaitForFirstConsumer" } else { "Immediate" },
-        "parameters": {
-            "csi.storage.k8s.io/provisioner-secret-name": "driver-secret",
-            "csi.storage.k8s.io/provisioner-secret-namespace": "kube-system",
-        },
-    })
-}
-
-fn node(name: &str) -> Value {
-    let room = json!({"cpu": "64", "memory": "64Gi", "pods": "500", "ephemeral-storage": "100Gi"});
-    json!({
-        "metadata": {"name": name, "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
-        "status": {
-            "capacity": room, "allocatable": room,
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Sim", "message": ""}],
-        },
-    })
-}
-
-fn claim(n: u32, class: Class, gib: u32) -> Value {
-    json!({
-        "metadata": {"name": format!("c{n}")},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": class.name(),
-            "resources": {"requests": {"storage": format!("{gib}Gi")}},
-        },
-    })
-}
-
-fn pod(n: u32, claim: u32) -> Value {
-    json!({
-        "metadata": {"name": format!("p{n}")},
-        "spec": {
-            "containers": [{"name": "main", "image": "sim"}],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": format!("c{claim}")}}],
-        },
-    })
-}
-
-fn static_pv(n: u32, handle: &str, retain: bool, claim: Option<u32>) -> Value {
-    let mut pv = json!({
-        "metadata": {"name": format!("static{n}")},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "capacity": {"storage": "8Gi"},
-            "storageClassName": Class::Static.name(),
-            "persistentVolumeReclaimPolicy": policy(retain),
-            "csi": {"driver": NAME, "volumeHandle": handle},
-        },
-    });
-    if let Some(claim) = claim {
-        pv["spec"]["claimRef"] = json!({"namespace": "default", "name": format!("c{claim}")});
-    }
-    pv
 }

@@ -1,30 +1,31 @@
 //! The loop that runs everything: one event at a time, then whoever it concerns, then the invariants.
 
+mod parts;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures::FutureExt;
 use futures::channel::mpsc;
-use moorline_apiserver::ApiServer;
-use moorline_runtime::Informers;
-use moorline_sidecars::all::AllConfig;
-use moorline_sidecars::{DriverConnection, SidecarMetrics};
-use moorline_store::MemoryStore;
+use moorline_store::{MemoryStore, Store};
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use crate::api_wire::{self, ApiRequest, ApiWire};
+use crate::backend::Backend;
 use crate::check::Checker;
-use crate::driver::{Backend, Driver};
+use crate::driver::Driver;
 use crate::host::Seat;
+use crate::kubelet::Machine;
+use crate::logs;
 use crate::net::{Event, Net, ProcId};
-use crate::node::Node;
-use crate::plan::{CALM_MILLIS, Fault, Op, Plan};
+use crate::plan::{CALM_MILLIS, Election, Fault, Op, Plan};
 use crate::process::Process;
 use crate::trace::Trace;
 use crate::users::{NODES, Users};
+use parts::{EXITS, api_server, controllers, machines, node, real_node, scheduler, sidecars};
 
 const MILLI: u64 = 1_000_000;
 /// How long after the last fault everything must have settled: three times the longest retry interval and more.
@@ -33,6 +34,8 @@ const SETTLE_MILLIS: u64 = 40 * 60_000;
 const LOOK_MILLIS: u64 = 5_000;
 /// It must look settled this often in a row: what is about to change is not settled.
 const LOOKS: u32 = 4;
+/// How long a process stays away that ended because it had to.
+const RESTART_MILLIS: u64 = 1_000;
 /// More steps than this are a part that spins.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -82,6 +85,7 @@ pub fn run(plan: &Plan, options: &Options) -> Outcome {
     let thread = std::thread::Builder::new().stack_size(64 << 20);
     let running = thread.spawn(move || {
         let seat = Seat::take(plan.seed);
+        logs::listen(options.verbose);
         moorline_model::mutant::switch_on(options.mutant.as_deref());
         World::new(plan, &options, seat).run()
     });
@@ -95,6 +99,7 @@ struct World {
     seat: Seat,
     plan: Plan,
     pki: PathBuf,
+    machines: Vec<Machine>,
     net: Net,
     store: Arc<MemoryStore>,
     backend: Arc<Mutex<Backend>>,
@@ -118,9 +123,10 @@ impl World {
         let (ops, op_queue) = mpsc::unbounded();
         Self {
             seat,
-            checker: Checker::new(&store, &backend),
+            checker: Checker::new(&store, &backend, &net),
             plan,
             pki: options.pki.clone(),
+            machines: machines(&options.pki),
             net,
             store,
             backend,
@@ -156,6 +162,9 @@ impl World {
         } else {
             self.net.trace_tail()
         };
+        for machine in &self.machines {
+            std::fs::remove_dir_all(&machine.root).ok(); // Only a kubelet makes it.
+        }
         let trace = self.net.end_trace();
         Outcome {
             broken: self.broken,
@@ -215,13 +224,21 @@ impl World {
             return;
         };
         process.turn(now);
-        if let Some(why) = process.ended() {
-            self.broken.push(format!("{id:?} ended by itself: {why}"));
+        match process.ended() {
+            None => {}
+            // As it is told to; its node starts it again.
+            Some(why) if why.starts_with(EXITS) => {
+                self.net.trace(|| format!("{id:?} {why}"));
+                self.kill(id, RESTART_MILLIS);
+                self.net.push_at(now, Event::WakeAll);
+            }
+            Some(why) => self.broken.push(format!("{id:?} ended by itself: {why}")),
         }
     }
 
     fn check(&mut self) {
         self.broken.extend(PANICS.take());
+        self.broken.extend(logs::take_leaks());
         self.broken.extend(self.checker.step());
     }
 
@@ -284,6 +301,7 @@ impl World {
                 self.start(process);
                 vec![process]
             }
+            Event::WakeAll => ProcId::ALL.to_vec(),
         }
     }
 
@@ -328,12 +346,21 @@ impl World {
                 millis,
             } => self.net.hold_watches(process, kind, millis),
             Fault::SlowNetwork { millis } => self.net.slow_down(millis),
+            Fault::CutOff { process, millis } => self.net.cut_off(process, millis),
+            Fault::Compact => {
+                let compacted = self.store.compact(self.store.current_revision()).now_or_never();
+                if !matches!(compacted, Some(Ok(()))) {
+                    self.broken
+                        .push(format!("the store can't be compacted: {compacted:?}"));
+                }
+            }
         }
         Vec::new()
     }
 
     fn lose_power(&mut self, node: usize, down_millis: u64) -> Vec<ProcId> {
         self.backend.lock().node_dies(NODES[node]);
+        self.machines[node].containers.lock().die();
         self.kill(ProcId::NODES[node], down_millis);
         ProcId::ALL.to_vec()
     }
@@ -360,7 +387,9 @@ impl World {
     }
 
     fn start(&mut self, id: ProcId) {
-        if self.processes[id.index()].is_some() {
+        let election = self.plan.election;
+        let is_standby = id.first() != id;
+        if self.processes[id.index()].is_some() || (is_standby && election == Election::None) {
             return;
         }
         self.net.trace(|| format!("START {id:?}"));
@@ -371,13 +400,13 @@ impl World {
                 self.pki.clone(),
                 self.server.clone(),
             )),
-            ProcId::Controllers => Process::start(controllers(net)),
-            ProcId::Sidecars => Process::start(sidecars(net)),
+            ProcId::Controllers | ProcId::Controllers2 => Process::start(controllers(net, id, election)),
+            ProcId::Sidecars | ProcId::Sidecars2 => Process::start(sidecars(net, id, election)),
             ProcId::Scheduler => Process::start(scheduler(net)),
             ProcId::Driver => Process::start(Driver::new(&net, &self.backend).run()),
-            ProcId::Node0 => node(net, id, NODES[0], self.backend.clone()),
-            ProcId::Node1 => node(net, id, NODES[1], self.backend.clone()),
-            ProcId::Node2 => node(net, id, NODES[2], self.backend.clone()),
+            ProcId::Node0 => self.start_node(net, id, 0),
+            ProcId::Node1 => self.start_node(net, id, 1),
+            ProcId::Node2 => self.start_node(net, id, 2),
             ProcId::Users => {
                 let (backend, queue) = (self.backend.clone(), self.op_queue.take());
                 Process::start(async move {
@@ -392,53 +421,15 @@ impl World {
             Err(error) => self.broken.push(format!("start {id:?}: {error:#}")),
         }
     }
-}
 
-async fn api_server(
-    store: Arc<MemoryStore>,
-    pki: PathBuf,
-    slot: Arc<Mutex<Option<kube::Client>>>,
-) -> anyhow::Result<()> {
-    let config = moorline_apiserver::Config::new(pki);
-    let server = ApiServer::start(config, store, CancellationToken::new()).await?;
-    *slot.lock() = Some(server.client("system:moorline", &["system:masters"]));
-    server.stopped().await;
-    Ok(())
-}
-
-fn informers(net: &Net, process: ProcId) -> Informers {
-    Informers::new(ApiWire::client(net, process), CancellationToken::new())
-}
-
-async fn controllers(net: Net) -> anyhow::Result<()> {
-    let informers = informers(&net, ProcId::Controllers);
-    let config = moorline_volume_controllers::Config::default();
-    moorline_volume_controllers::run(config, informers, CancellationToken::new()).await?;
-    Ok(())
-}
-
-async fn scheduler(net: Net) -> anyhow::Result<()> {
-    let informers = informers(&net, ProcId::Scheduler);
-    let config = moorline_scheduler::Config::default();
-    moorline_scheduler::run(config, informers, CancellationToken::new()).await?;
-    Ok(())
-}
-
-fn node(net: Net, id: ProcId, name: &'static str, backend: Arc<Mutex<Backend>>) -> anyhow::Result<Process> {
-    Process::start(async move { Node::run(name, ApiWire::client(&net, id), backend).await })
-}
-
-async fn sidecars(net: Net) -> anyhow::Result<()> {
-    let informers = informers(&net, ProcId::Sidecars);
-    let from = net.address(ProcId::Sidecars);
-    let dialled = net.clone();
-    let connection = DriverConnection::dialling("/sim/csi.sock", SidecarMetrics::default(), move || {
-        let stream = dialled.dial(from, ProcId::Driver);
-        async move { stream }
-    });
-    let config = AllConfig::new("/sim/csi.sock");
-    moorline_sidecars::all::run_on(&connection, config, informers, CancellationToken::new()).await?;
-    Ok(())
+    fn start_node(&self, net: Net, id: ProcId, n: usize) -> anyhow::Result<Process> {
+        if self.plan.has_kubelets {
+            let driver = Driver::new(&net, &self.backend);
+            Process::start(real_node(net, id, self.machines[n].clone(), driver))
+        } else {
+            Process::start(node(net, id, NODES[n], self.backend.clone()))
+        }
+    }
 }
 
 /// Makes the API server's keys, which all simulations share. They are random, but what they are doesn't matter.
@@ -448,6 +439,8 @@ async fn sidecars(net: Net) -> anyhow::Result<()> {
 pub fn prepare(pki: &Path) -> anyhow::Result<()> {
     let plan = Plan {
         seed: 0,
+        election: Election::None,
+        has_kubelets: false,
         ops: Vec::new(),
         faults: Vec::new(),
     };

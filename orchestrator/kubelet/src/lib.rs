@@ -23,4 +23,6 @@ mod volumes;
 mod wiring;
 
 pub use config::{Config, ServingIdentity, Timings};
+#[cfg(feature = "simulated")]
+pub use start::simulated;
 pub use start::{Error, run};

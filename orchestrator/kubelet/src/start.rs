@@ -1,5 +1,8 @@
 //! Puts the kubelet together, runs it, and takes it apart in order.
 
+#[cfg(feature = "simulated")]
+pub mod simulated;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -126,6 +129,7 @@ pub async fn run(
         server::tls::acceptor(&config.serving).map_err(|error| Error::Certificate(error.to_string()))?;
     let given = Given {
         config: config.clone(),
+        machine: Machine::read(&config.root_dir),
         informers,
         runtime,
         images,
@@ -205,6 +209,7 @@ async fn make_directories(config: &Config, layout: &Layout) -> Result<(), Error>
 /// What the kubelet is given.
 struct Given {
     config: Arc<Config>,
+    machine: Machine,
     informers: Informers,
     runtime: Arc<dyn ContainerRuntime>,
     images: Arc<dyn ImageService>,
@@ -226,6 +231,7 @@ impl Parts {
     async fn new(given: Given, listen: SocketAddr, stop: &CancellationToken) -> Result<Self, Error> {
         let Given {
             config,
+            machine,
             informers,
             runtime,
             images,
@@ -234,7 +240,6 @@ impl Parts {
         let objects = Objects::new(informers, &config.node_name);
         let client = objects.client().clone();
         let recorder = Recorder::new(client.clone(), "kubelet", &config.node_name, stop.clone());
-        let machine = Machine::read(&config.root_dir);
         let reporter = Arc::new(NodeReporter {
             config: config.clone(),
             machine,

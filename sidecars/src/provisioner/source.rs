@@ -3,6 +3,7 @@
 //! Sources in other namespaces need a grant there (`grants`). Any other kind is left to an external populator.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use moorline_model::claim::annotation;
 use moorline_model::quantity::Amount;
 use moorline_model::snapshot::{self, VolumeSnapshot, VolumeSnapshotContent};
@@ -228,7 +229,8 @@ fn clone_handle(
     if claim::phase(source) != Some(claim::ClaimPhase::Bound) {
         return Err("it is not bound");
     }
-    if source.metadata.deletion_timestamp.is_some() {
+    // A clone that has begun goes on: our finalizer keeps the claim until then, and waits for the clone.
+    if source.metadata.deletion_timestamp.is_some() && !is_held(&source.metadata, keys::CLONING_PROTECTION) {
         return Err("it is being deleted");
     }
     if claim::class_name(source).is_empty() {
@@ -263,13 +265,10 @@ fn restore_handle(
     driver_name: &str,
 ) -> Result<String, &'static str> {
     let snapshot = snapshot.ok_or("it doesn't exist")?;
-    let protection = keys::SNAPSHOT_SOURCE_PROTECTION_BY_PROVISIONER;
-    let is_protected = snapshot
-        .metadata
-        .finalizers
-        .iter()
-        .flatten()
-        .any(|held| held == protection);
+    let is_protected = is_held(
+        &snapshot.metadata,
+        keys::SNAPSHOT_SOURCE_PROTECTION_BY_PROVISIONER,
+    );
     // A restore that has begun goes on: our finalizer keeps the snapshot until then.
     if snapshot.metadata.deletion_timestamp.is_some() && !is_protected {
         return Err("it is being deleted");
@@ -300,6 +299,10 @@ fn restore_handle(
         }
     }
     Ok(handle.to_string())
+}
+
+fn is_held(metadata: &ObjectMeta, finalizer: &str) -> bool {
+    metadata.finalizers.iter().flatten().any(|held| held == finalizer)
 }
 
 /// A filesystem restored as a block device, or the other way round, can do harm: an admin has to allow it.

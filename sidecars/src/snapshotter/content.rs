@@ -13,12 +13,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::SecretReference;
 use moorline_model::claim::annotation;
-use moorline_model::keys;
 use moorline_model::secret_template::TemplateError;
 use moorline_model::snapshot::{
     PARAMETER_PREFIX, SnapshotSecret, SnapshotTokens, VolumeSnapshotClass, VolumeSnapshotContent,
     class_secret,
 };
+use moorline_model::{keys, mutant};
 use moorline_proto::csi::{CreateSnapshotRequest, DeleteSnapshotRequest, ListSnapshotsRequest};
 
 use super::SnapshotterConfig;
@@ -139,7 +139,10 @@ fn delete(content: &VolumeSnapshotContent, seen: &Seen<'_>) -> Result<Next, Refu
         return Ok(Next::Settled);
     }
     match content.handle() {
-        Some(handle) if content.is_deleting_backend() && !content.is_in_group() => {
+        Some(handle)
+            if (content.is_deleting_backend() || mutant::is_on("delete-kept-snapshot"))
+                && !content.is_in_group() =>
+        {
             Ok(Next::Delete(Box::new(Call {
                 request: DeleteSnapshotRequest {
                     snapshot_id: handle.to_string(),
@@ -181,7 +184,7 @@ fn advance(content: &VolumeSnapshotContent, seen: &Seen<'_>) -> Result<Next, Ref
             .handle()
             .map_or(Ok(Next::Settled), |handle| look(content, handle, seen));
     }
-    if content.handle().is_none() && !content.is_being_created() {
+    if content.handle().is_none() && !content.is_being_created() && !mutant::is_on("no-snapshot-mark") {
         // What can't be asked for leaves no mark.
         create(content, seen)?;
         return Ok(Next::MarkBeingCreated);

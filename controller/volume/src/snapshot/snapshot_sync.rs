@@ -9,7 +9,7 @@ use moorline_model::snapshot::{
     API_VERSION, SnapshotSecret, SnapshotTokens, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
     VolumeSnapshotContentSource, VolumeSnapshotContentSpec, VolumeSnapshotStatus, class_secret, content_name,
 };
-use moorline_model::{claim, keys, node_affinity, volume};
+use moorline_model::{claim, keys, mutant, node_affinity, volume};
 
 use super::status::{News, project};
 use super::why::Why;
@@ -332,7 +332,9 @@ fn delete(seen: &Seen<'_>) -> Next {
             Next::Do(Step::DeleteContent)
         }
         // Until the sidecar is done; its going wakes us.
-        Some(content) if content.is_deleting_backend() => Next::Settled,
+        Some(content) if content.is_deleting_backend() && !mutant::is_on("release-snapshot-early") => {
+            Next::Settled
+        }
         Some(_) | None => {
             let ours: Vec<_> = FINALIZERS
                 .into_iter()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use moorline_schema::validation::{self, Cause};
 use moorline_schema::{custom, defaults};
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::Call;
 use super::create::stored_gvk;
@@ -57,8 +58,12 @@ pub(crate) async fn check_change(
     off_the_workers(move || custom::object::check_change(custom.version(), &old, &new)).await
 }
 
-/// Rules may compute for a while, up to their limit of cost: other requests don't wait for it.
+/// Rules may compute for a while, up to their limit of cost: other requests don't wait for it. A runtime of one thread
+/// was chosen by somebody who wants everything in order, such as the simulator.
 async fn off_the_workers(check: impl FnOnce() -> Vec<Cause> + Send + 'static) -> Result<Vec<Cause>, Failure> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(check());
+    }
     tokio::task::spawn_blocking(check)
         .await
         .map_err(|_| Failure::internal("the rules of the definition could not be evaluated"))

@@ -114,8 +114,13 @@ macro_rules! call {
 
 impl NodeClient {
     pub(crate) fn new(socket: &Path, timeout: Duration) -> Self {
+        Self::over(channel(socket), timeout)
+    }
+
+    /// Over a connection that is there.
+    pub(crate) fn over(channel: Channel, timeout: Duration) -> Self {
         Self {
-            stub: Stub::new(channel(socket)),
+            stub: Stub::new(channel),
             timeout,
         }
     }

@@ -79,10 +79,25 @@ impl VolumeError {
     }
 }
 
+#[cfg(feature = "simulated")]
+thread_local! {
+    static STAYS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// From now on, [`blocking`] does the work at once when called on this thread: simulated time stands still meanwhile.
+#[cfg(feature = "simulated")]
+pub(crate) fn stay_on_this_thread() {
+    STAYS.set(true);
+}
+
 /// Runs what may block in the kernel where it blocks nobody else.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
+    #[cfg(feature = "simulated")]
+    if STAYS.get() {
+        return work();
+    }
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or(Err(VolumeError::Lost))

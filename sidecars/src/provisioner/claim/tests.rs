@@ -403,6 +403,27 @@ fn clones_need_a_source_that_is_fit() {
             refused("it is not bound"),
         ),
         (
+            "going",
+            cloning(
+                Some(source_claim(
+                    json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}),
+                )),
+                fit(),
+            ),
+            refused("it is being deleted"),
+        ),
+        (
+            "going, but held for us",
+            cloning(
+                Some(source_claim(json!({"metadata": {
+                    "deletionTimestamp": "2026-01-01T00:00:00Z",
+                    "finalizers": ["provisioner.storage.kubernetes.io/cloning-protection"],
+                }}))),
+                fit(),
+            ),
+            "create pvc-u1".to_string(),
+        ),
+        (
             "larger",
             cloning(
                 Some(source_claim(
