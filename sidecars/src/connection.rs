@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use moorline_proto::csi::controller_client::ControllerClient;
+use moorline_proto::csi::group_controller_client::GroupControllerClient;
 use moorline_proto::csi::identity_client::IdentityClient;
 use moorline_proto::csi::node_client::NodeClient;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -138,6 +139,10 @@ impl DriverConnection {
 
     pub(crate) fn controller(&self) -> ControllerClient<ObservedChannel> {
         ControllerClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn groups(&self) -> GroupControllerClient<ObservedChannel> {
+        GroupControllerClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub(crate) fn node(&self) -> NodeClient<ObservedChannel> {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use moorline_proto::csi::controller_service_capability::{self, rpc};
+use moorline_proto::csi::group_controller_service_capability;
 use moorline_proto::csi::node_service_capability;
 use moorline_proto::csi::plugin_capability::{self, service};
 use moorline_proto::csi::{
     ControllerGetCapabilitiesRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest,
-    NodeGetCapabilitiesRequest, ProbeRequest,
+    GroupControllerGetCapabilitiesRequest, NodeGetCapabilitiesRequest, ProbeRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -55,6 +56,8 @@ pub struct DriverFacts {
     pub controller: BTreeSet<i32>,
     /// Whether `NodeGetCapabilities`, asked on the same socket, has EXPAND_VOLUME.
     pub node_expands: bool,
+    /// Whether it takes, deletes and describes group snapshots: from `GroupControllerGetCapabilities`.
+    pub takes_groups: bool,
 }
 
 impl DriverFacts {
@@ -194,6 +197,7 @@ async fn ask(connection: &DriverConnection, timeout: Duration) -> Result<DriverF
         services,
         controller: BTreeSet::new(),
         node_expands: false,
+        takes_groups: false,
     };
     if facts.has_service(PluginService::ControllerService) {
         let mut controller = connection.controller();
@@ -207,6 +211,9 @@ async fn ask(connection: &DriverConnection, timeout: Duration) -> Result<DriverF
         facts.controller = answer.capabilities.iter().filter_map(rpc_of).collect();
     }
     facts.node_expands = ask_node_expands(connection, timeout).await?;
+    if facts.has_service(PluginService::GroupControllerService) {
+        facts.takes_groups = ask_takes_groups(connection, timeout).await?;
+    }
     Ok(facts)
 }
 
@@ -250,6 +257,25 @@ async fn ask_node_expands(connection: &DriverConnection, timeout: Duration) -> R
         }
         None => false,
     }))
+}
+
+async fn ask_takes_groups(connection: &DriverConnection, timeout: Duration) -> Result<bool, DiscoveryError> {
+    let mut groups = connection.groups();
+    let request = GroupControllerGetCapabilitiesRequest {};
+    let answer = call(timeout, request, |r| groups.group_controller_get_capabilities(r))
+        .await
+        .map_err(|status| DiscoveryError::Call {
+            what: "group controller capabilities",
+            status: Box::new(status),
+        })?;
+    let wanted = group_controller_service_capability::rpc::Type::CreateDeleteGetVolumeGroupSnapshot as i32;
+    Ok(answer
+        .capabilities
+        .iter()
+        .any(|capability| match &capability.r#type {
+            Some(group_controller_service_capability::Type::Rpc(rpc)) => rpc.r#type == wanted,
+            None => false,
+        }))
 }
 
 fn service_of(capability: &moorline_proto::csi::PluginCapability) -> Option<i32> {

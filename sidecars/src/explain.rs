@@ -152,6 +152,7 @@ fn able(driver_name: &str) -> DriverFacts {
             .filter(|number| ControllerCapability::try_from(*number).is_ok())
             .collect(),
         node_expands: true,
+        takes_groups: true,
     }
 }
 

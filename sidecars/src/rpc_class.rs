@@ -43,7 +43,7 @@ pub enum ModifyFailure {
     Final,
 }
 
-/// What is known after a failed `CreateSnapshot`.
+/// What is known after a failed `CreateSnapshot` or `CreateVolumeGroupSnapshot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotFailure {
     /// A snapshot may exist or come into being; only asking again can tell.
@@ -100,7 +100,7 @@ pub fn modify_volume(status: &Status) -> ModifyFailure {
     }
 }
 
-/// Classifies a failed `CreateSnapshot`.
+/// Classifies a failed `CreateSnapshot` or `CreateVolumeGroupSnapshot`.
 pub fn create_snapshot(status: &Status) -> SnapshotFailure {
     // Exhausted may be a quota of calls as well as of bytes: upstream doesn't take it for an end.
     if is_uncertain(status) || status.code() == Code::ResourceExhausted {

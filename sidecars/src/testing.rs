@@ -87,6 +87,7 @@ pub(crate) fn driver(capabilities: &[ControllerCapability]) -> DriverFacts {
         services: [PluginService::ControllerService as i32].into(),
         controller: capabilities.iter().map(|capability| *capability as i32).collect(),
         node_expands: false,
+        takes_groups: false,
     }
 }
 

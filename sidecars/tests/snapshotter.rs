@@ -6,13 +6,12 @@ mod support;
 use std::time::Duration;
 
 use moorline_proto::csi::controller_service_capability::rpc::Type as Can;
-use moorline_runtime::{Backoff, Informers};
+use moorline_runtime::Backoff;
 use moorline_sidecars::snapshotter::{SnapshotterConfig, run};
 use serde_json::{Value, json};
 use support::crash::Moment;
+use support::process::Process;
 use support::{DRIVER, Step, World};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::Code;
 
 const CONTENTS: &str = "volumesnapshotcontents";
@@ -276,40 +275,8 @@ async fn a_content_whose_snapshot_lives_keeps_its_data() {
     world.end().await;
 }
 
-/// One process, which may die; the world outlives it.
-struct Process {
-    informers: Informers,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Process {
-    fn start(world: &World) -> Self {
-        let stop = CancellationToken::new();
-        let informers = Informers::new(world.api.client(), stop.clone());
-        let tasks = TaskTracker::new();
-        let running = run(config(world), informers.clone(), stop.clone());
-        let end = stop.clone();
-        tasks.spawn(async move {
-            // A dead process's tasks hang for ever: they are dropped.
-            tokio::select! {
-                () = end.cancelled() => {}
-                ended = running => ended.expect("the snapshotter runs"),
-            }
-        });
-        tasks.close();
-        Self {
-            informers,
-            stop,
-            tasks,
-        }
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        self.tasks.wait().await;
-        self.informers.shutdown().await;
-    }
+fn start(world: &World) -> Process {
+    Process::start(world, |informers, stop| run(config(world), informers, stop))
 }
 
 /// Kills it at its `number`th action; whether it got that far.
@@ -319,7 +286,7 @@ async fn kill_at(number: usize, moment: Moment, is_deleted_meanwhile: bool) -> b
         "metadata": {"name": "snap"}, "driver": DRIVER, "deletionPolicy": "Delete"});
     world.api.put("volumesnapshotclasses", class);
     world.api.crash.arm(number, moment);
-    let first = Process::start(&world);
+    let first = start(&world);
     world.api.put(CONTENTS, dynamic());
     world
         .until("dead, or done", || {
@@ -344,7 +311,7 @@ async fn kill_at(number: usize, moment: Moment, is_deleted_meanwhile: bool) -> b
     if is_deleted_meanwhile && get(&world).is_some() {
         delete(&world);
     }
-    let second = Process::start(&world);
+    let second = start(&world);
     if get(&world).is_some_and(|content| content["metadata"]["deletionTimestamp"].is_null()) {
         ready(&world).await;
         assert_eq!(

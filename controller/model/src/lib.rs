@@ -11,14 +11,16 @@
 //! | which volume fits this claim? | [`volume_match`] |
 //! | may this volume be used on that node? | [`node_affinity`], [`topology`] |
 //! | does this label selector match? | [`label_selector`] |
-//! | what are snapshots, and what belongs to which? | [`snapshot`] |
+//! | what are snapshots, and what belongs to which? | [`snapshot`], [`group_snapshot`] |
 //! | which Secret does this class parameter name? | [`secret_template`] |
 
 #![forbid(unsafe_code)]
 
 pub mod access_mode;
 pub mod claim;
+mod custom_resource;
 pub mod explanation;
+pub mod group_snapshot;
 pub mod keys;
 pub mod label_selector;
 pub mod mutant;

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, SecretReference};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
-use serde::{Deserialize, Serialize, Serializer};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, Resource};
+use serde::{Deserialize, Serialize};
 
 use crate::claim::annotation;
+use crate::custom_resource::{api_version, may_refer_to, refers_to, resource};
+use crate::group_snapshot::{self, VolumeGroupSnapshot};
 use crate::keys;
 use crate::secret_template::{self, TemplateError, resolve};
 
@@ -18,15 +20,7 @@ pub const GROUP: &str = "snapshot.storage.k8s.io";
 /// Version and group.
 pub const API_VERSION: &str = "snapshot.storage.k8s.io/v1";
 
-/// `apiVersion` of all three kinds; written, never read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ApiVersion;
-
-impl Serialize for ApiVersion {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(API_VERSION)
-    }
-}
+api_version!();
 
 /// A user's wish for a snapshot of a claim, or for an existing snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -196,31 +190,6 @@ pub struct VolumeSnapshotClass {
     pub deletion_policy: String,
 }
 
-macro_rules! resource {
-    ($kind:ident, $plural:literal, $scope:ty) => {
-        impl Resource for $kind {
-            const API_VERSION: &'static str = API_VERSION;
-            const GROUP: &'static str = GROUP;
-            const KIND: &'static str = stringify!($kind);
-            const VERSION: &'static str = "v1";
-            const URL_PATH_SEGMENT: &'static str = $plural;
-            type Scope = $scope;
-        }
-
-        impl Metadata for $kind {
-            type Ty = ObjectMeta;
-
-            fn metadata(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn metadata_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
-}
-
 resource!(VolumeSnapshot, "volumesnapshots", NamespaceResourceScope);
 resource!(
     VolumeSnapshotContent,
@@ -244,10 +213,34 @@ impl VolumeSnapshot {
             .filter(|name| !name.is_empty())
     }
 
+    /// The group snapshot that it was made for, or was made a member of.
+    pub fn group(&self) -> Option<&OwnerReference> {
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        owners.find(|owner| {
+            let group = owner.api_version.split_once('/').map(|(group, _)| group);
+            group == Some(group_snapshot::GROUP) && owner.kind == VolumeGroupSnapshot::KIND
+        })
+    }
+
+    /// The name of the group snapshot that it belongs to.
+    pub fn group_name(&self) -> Option<&str> {
+        let status = self.status.as_ref();
+        let said = status.and_then(|status| status.volume_group_snapshot_name.as_deref());
+        let owner = self.group().map(|owner| owner.name.as_str());
+        owner.or(said).filter(|name| !name.is_empty())
+    }
+
     /// The name that its content has, or will have. `None` if it has no valid source.
     pub fn content_name(&self) -> Option<String> {
         if let Some(bound) = self.bound_content() {
             return Some(bound.to_string());
+        }
+        let made_for_group = self.group().and_then(|_| {
+            let name = self.metadata.name.as_deref()?;
+            group_snapshot::content_name_of_member(name)
+        });
+        if self.spec.source.volume_snapshot_content_name.is_none() && made_for_group.is_some() {
+            return made_for_group;
         }
         let source = &self.spec.source;
         match (
@@ -264,21 +257,12 @@ impl VolumeSnapshot {
 impl VolumeSnapshotContent {
     /// Whether it is bound to that very snapshot: namespace, name and UID.
     pub fn points_to(&self, snapshot: &VolumeSnapshot) -> bool {
-        let reference = &self.spec.volume_snapshot_ref;
-        let meta = &snapshot.metadata;
-        self.is_named_for(snapshot) && reference.uid.is_some() && reference.uid == meta.uid
+        refers_to(&self.spec.volume_snapshot_ref, &snapshot.metadata)
     }
 
     /// Whether it names the snapshot, with its UID or without one.
     pub fn may_bind_to(&self, snapshot: &VolumeSnapshot) -> bool {
-        let uid = self.spec.volume_snapshot_ref.uid.as_deref().unwrap_or_default();
-        let is_free = uid.is_empty() || Some(uid) == snapshot.metadata.uid.as_deref();
-        self.is_named_for(snapshot) && is_free
-    }
-
-    fn is_named_for(&self, snapshot: &VolumeSnapshot) -> bool {
-        let reference = &self.spec.volume_snapshot_ref;
-        reference.name == snapshot.metadata.name && reference.namespace == snapshot.metadata.namespace
+        may_refer_to(&self.spec.volume_snapshot_ref, &snapshot.metadata)
     }
 
     /// The driver's id of the snapshot, once known.
@@ -364,9 +348,21 @@ pub enum SnapshotSecret {
     Snapshotter,
     /// `ListSnapshots`.
     List,
+    /// `CreateVolumeGroupSnapshot`, and `DeleteVolumeGroupSnapshot` later.
+    GroupSnapshotter,
+    /// `GetVolumeGroupSnapshot`.
+    GroupGet,
 }
 
 impl SnapshotSecret {
+    /// All of them.
+    pub const ALL: [SnapshotSecret; 4] = [
+        SnapshotSecret::Snapshotter,
+        SnapshotSecret::List,
+        SnapshotSecret::GroupSnapshotter,
+        SnapshotSecret::GroupGet,
+    ];
+
     /// The keys of name and namespace.
     pub fn keys(self) -> (&'static str, &'static str) {
         match self {
@@ -377,6 +373,14 @@ impl SnapshotSecret {
             Self::List => (
                 "csi.storage.k8s.io/snapshotter-list-secret-name",
                 "csi.storage.k8s.io/snapshotter-list-secret-namespace",
+            ),
+            Self::GroupSnapshotter => (
+                "csi.storage.k8s.io/group-snapshotter-secret-name",
+                "csi.storage.k8s.io/group-snapshotter-secret-namespace",
+            ),
+            Self::GroupGet => (
+                "csi.storage.k8s.io/group-snapshotter-get-secret-name",
+                "csi.storage.k8s.io/group-snapshotter-get-secret-namespace",
             ),
         }
     }
@@ -410,6 +414,20 @@ impl secret_template::Tokens for SnapshotTokens<'_> {
     }
 }
 
+/// The Secret that a class's parameters name for one use.
+///
+/// # Errors
+/// Final until the class changes.
+pub fn secret_in(
+    parameters: Option<&BTreeMap<String, String>>,
+    secret_use: SnapshotSecret,
+    tokens: &impl secret_template::Tokens,
+) -> Result<Option<SecretReference>, TemplateError> {
+    let keys = secret_use.keys();
+    let given = |key: &'static str| Some((key, parameters?.get(key)?.as_str()));
+    resolve(given(keys.0), given(keys.1), keys, tokens)
+}
+
 /// The Secret that a class names for one use.
 ///
 /// # Errors
@@ -419,10 +437,7 @@ pub fn class_secret(
     secret_use: SnapshotSecret,
     tokens: &SnapshotTokens<'_>,
 ) -> Result<Option<SecretReference>, TemplateError> {
-    let keys = secret_use.keys();
-    let parameters = class.parameters.as_ref();
-    let given = |key: &'static str| Some((key, parameters?.get(key)?.as_str()));
-    resolve(given(keys.0), given(keys.1), keys, tokens)
+    secret_in(class.parameters.as_ref(), secret_use, tokens)
 }
 
 #[cfg(test)]

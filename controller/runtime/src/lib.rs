@@ -30,7 +30,7 @@ pub use lease::LeaderElection;
 pub use queue::Queue;
 pub use queue_metrics::QueueMetrics;
 pub use recorder::{EventType, Recorder};
-pub use served::until_served;
+pub use served::{are_served, until_served};
 pub use throttle::Throttle;
 pub use workers::{Outcome, run_workers};
 

@@ -8,16 +8,22 @@
 //!
 //!   deleted:  content marked -> content deleted (policy Delete) -> content gone -> finalizers removed
 //! ```
+//!
+//! [`group`] is the same for several snapshots at one moment.
 
+mod binding;
 mod claim_hold;
 mod content_sync;
+pub mod group;
 mod shell;
 mod snapshot_sync;
+mod source;
 mod status;
 mod watch;
 mod why;
+mod writes;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
@@ -27,10 +33,10 @@ use moorline_model::snapshot::{
 use moorline_runtime::{Backoff, Index, Informers, Queue, Recorder, run_workers, until_served};
 use tokio_util::sync::CancellationToken;
 
-pub use claim_hold::{Hold, is_waiting, may_release};
-pub use content_sync::{ContentNext, decide as decide_content};
+pub use claim_hold::{Hold, group_hold, is_waiting, may_release};
+pub use content_sync::{ContentNext, decide as decide_content, decide_group as decide_group_content};
 pub use snapshot_sync::{Next, Seen, Step, decide as decide_snapshot};
-pub use status::{News, project};
+pub use status::{News, project, project_group};
 pub use why::Why;
 
 use crate::key::ObjectKey;
@@ -48,6 +54,8 @@ pub struct Config {
     pub prevent_volume_mode_conversion: bool,
     /// Contents are labelled with the node that their volume is on, for the snapshotter there (`--node-deployment`).
     pub is_distributed: bool,
+    /// Group snapshots are served, as soon as the API server has their kinds (the gate `CSIVolumeGroupSnapshot`).
+    pub serves_groups: bool,
 }
 
 impl Default for Config {
@@ -60,6 +68,7 @@ impl Default for Config {
             },
             prevent_volume_mode_conversion: true,
             is_distributed: false,
+            serves_groups: true,
         }
     }
 }
@@ -126,11 +135,43 @@ pub async fn run(config: Config, informers: Informers, stop: CancellationToken) 
         claim_queue: Queue::new(config.retry_interval),
         recorder: recorder.clone(),
         told: Told::default(),
+        groups: OnceLock::new(),
         config,
     });
-    controller.feed(&stop);
-    work(&controller, workers, stop).await;
+    Box::pin(serve(&controller, &informers, workers, stop)).await;
     recorder.stopped().await;
+}
+
+/// How long groups are waited for before the rest begins: what may not list them must not stop it.
+const GROUPS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Both halves until `stop`. Groups that are there are known before anything is done to their members and claims.
+async fn serve(controller: &Arc<Snapshots>, informers: &Informers, workers: usize, stop: CancellationToken) {
+    let serves_groups = controller.config.serves_groups;
+    let beginning = group::Groups::begin(controller, informers, &stop);
+    tokio::pin!(beginning);
+    let mut groups = None;
+    if serves_groups {
+        match group::is_served(informers.client(), &stop).await {
+            None => return,
+            Some(false) => tracing::info!("Group snapshots wait until their kinds are served"),
+            Some(true) => match tokio::time::timeout(GROUPS_PATIENCE, &mut beginning).await {
+                Ok(None) => return,
+                Ok(begun) => groups = begun,
+                Err(_) => tracing::warn!("Group snapshots can't be listed; the others go on without"),
+            },
+        }
+    }
+    controller.feed(&stop);
+    let on_groups = async {
+        if groups.is_none() && serves_groups {
+            groups = beginning.await;
+        }
+        if let Some(groups) = groups {
+            groups.run(workers, stop.clone()).await;
+        }
+    };
+    futures::future::join(on_groups, work(controller, workers, stop.clone())).await;
 }
 
 /// Works on the three queues until `stop`.

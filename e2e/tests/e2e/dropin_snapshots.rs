@@ -15,6 +15,7 @@ use crate::{
     dropins::{
         NAMESPACE, Sidecar, check_requests_in, kubeconfig_of, link, start_alone, start_controller, wait_for,
     },
+    group_snapshots::{group, labelled},
     interruptions::{CSI_DRIVER, DRIVER, driver_socket, start_driver},
     manifests::{claim, class, together},
     orphans::volumes,
@@ -25,6 +26,13 @@ const LIMIT: Duration = Duration::from_secs(90);
 const SNAPSHOT_CLASS: &str = "
 apiVersion: snapshot.storage.k8s.io/v1
 kind: VolumeSnapshotClass
+metadata: {name: local}
+driver: local.csi.moorline.dev
+deletionPolicy: Delete
+";
+const GROUP_CLASS: &str = "
+apiVersion: groupsnapshot.storage.k8s.io/v1
+kind: VolumeGroupSnapshotClass
 metadata: {name: local}
 driver: local.csi.moorline.dev
 deletionPolicy: Delete
@@ -95,7 +103,8 @@ async fn snapshots_are_served_by_the_programs_of_external_snapshotters_names() {
         CSI_DRIVER.to_owned(),
         class("now", "Immediate", "Delete"),
         SNAPSHOT_CLASS.to_owned(),
-        claim("data", "now", "ReadWriteOnce", "8Mi"),
+        GROUP_CLASS.to_owned(),
+        labelled(&claim("data", "now", "ReadWriteOnce", "8Mi"), "data"),
     ]));
     run_pod(&kubectl, "writer", "data", "echo old > /data/file && sync");
     kubectl.apply_ok(&snapshot("snap", "local", "data"));
@@ -104,6 +113,16 @@ async fn snapshots_are_served_by_the_programs_of_external_snapshotters_names() {
     run_pod(&kubectl, "changer", "data", "echo new > /data/file && sync");
     kubectl.apply_ok(&restored("restored", "snap"));
     assert_eq!(run_pod(&kubectl, "reader", "restored", "cat /data/file"), "old");
+    kubectl.apply_ok(&group("both", "local"));
+    kubectl.wait_field(
+        "volumegroupsnapshot",
+        "both",
+        "{.status.readyToUse}",
+        "true",
+        LIMIT,
+    );
+    kubectl.run(&["delete", "volumegroupsnapshot", "both", "--timeout=90s"]);
+    wait_none(&kubectl, "volumegroupsnapshotcontents");
     let all = ["volumesnapshot/snap", "pvc/data", "pvc/restored"];
     kubectl.run(&[&["delete", "--timeout=90s"][..], &all].concat());
     wait_none(&kubectl, "volumesnapshotcontents");
@@ -127,6 +146,9 @@ async fn snapshots_are_served_by_the_programs_of_external_snapshotters_names() {
         &[
             &called("Controller/CreateSnapshot"),
             &called("Controller/DeleteSnapshot"),
+            &called("GroupController/CreateVolumeGroupSnapshot"),
+            &called("GroupController/DeleteVolumeGroupSnapshot"),
+            "workqueue_adds_total{name=\"csi-snapshotter-groupsnapshotcontent\"}",
             "workqueue_adds_total{name=\"csi-snapshotter-content\"}",
             "leader_election_master_status{name=\"external-snapshotter-leader-local-csi-moorline-dev\"} 1",
         ],
@@ -142,7 +164,11 @@ async fn snapshots_are_served_by_the_programs_of_external_snapshotters_names() {
     }
     // It speaks of trouble only, and reads again what somebody else has written meanwhile.
     let is_trouble = |request: &Request| {
-        let of_trouble = [("events", "create"), ("volumesnapshotcontents", "get")];
+        let of_trouble = [
+            ("events", "create"),
+            ("volumesnapshotcontents", "get"),
+            ("volumegroupsnapshotcontents", "get"),
+        ];
         is_occasional(request) || of_trouble.contains(&(&request.resource, &request.verb))
     };
     check_requests_in(&kubectl, NAMESPACE, &snapshotter, is_trouble);

@@ -17,6 +17,7 @@ mod failover;
 mod failures;
 mod go_peers;
 mod go_truth;
+mod group_snapshots;
 mod images;
 mod interruptions;
 mod kubectl_versions;

@@ -121,8 +121,8 @@ pub struct Up {
     /// Run without the volume controllers, for `moorline controllers` or others in their place.
     #[arg(long)]
     pub no_controllers: bool,
-    /// Don't install the snapshot kinds (VolumeSnapshot and its kin) and a snapshot class of the reference driver. Snapshots
-    /// are served all the same once somebody else has installed the kinds.
+    /// Don't install the snapshot kinds (VolumeSnapshot, VolumeGroupSnapshot and their kin) and snapshot classes of the
+    /// reference driver. Snapshots are served all the same once somebody else has installed the kinds.
     #[arg(long)]
     pub no_snapshots: bool,
     /// Offer the image `moorline.local/host`: the machine's own root filesystem, read-only below. It shows the machine's

@@ -61,7 +61,7 @@ pub struct ClusterConfig {
     pub controllers: bool,
     /// Whether pods may use the machine's own root as an image.
     pub host_image: bool,
-    /// Whether the snapshot kinds, and the driver's snapshot class, are made.
+    /// Whether the snapshot kinds, and the driver's snapshot classes, are made.
     pub snapshots: bool,
     /// How long older states of objects can be read.
     pub compaction_interval: Duration,
@@ -185,7 +185,7 @@ impl Cluster {
             self.parts.start("the sidecars", async move {
                 let class = async {
                     match has_class {
-                        true => defaults::ensure_snapshot_class(&client, &class_stop).await,
+                        true => defaults::ensure_snapshot_classes(&client, &class_stop).await,
                         false => Ok(()),
                     }
                 };

@@ -5,7 +5,9 @@ use anyhow::Context as _;
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, Resource, api::PostParams};
-use moorline_model::snapshot::{API_VERSION, VolumeSnapshotClass};
+use moorline_model::group_snapshot::VolumeGroupSnapshotClass;
+use moorline_model::keys;
+use moorline_model::snapshot::VolumeSnapshotClass;
 use moorline_runtime::until_served;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -13,8 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::NAME;
 
-/// The kinds of `snapshot.storage.k8s.io`, in our own words; upstream's definitions may be there instead.
-const SNAPSHOT_KINDS: [&str; 3] = [
+/// The kinds of `snapshot.storage.k8s.io` and `groupsnapshot.storage.k8s.io`, in our own words; upstream's definitions may be
+/// there instead.
+const SNAPSHOT_KINDS: [&str; 6] = [
+    include_str!("../definitions/volumegroupsnapshotclasses.yaml"),
+    include_str!("../definitions/volumegroupsnapshotcontents.yaml"),
+    include_str!("../definitions/volumegroupsnapshots.yaml"),
     include_str!("../definitions/volumesnapshotclasses.yaml"),
     include_str!("../definitions/volumesnapshotcontents.yaml"),
     include_str!("../definitions/volumesnapshots.yaml"),
@@ -22,32 +28,40 @@ const SNAPSHOT_KINDS: [&str; 3] = [
 
 /// Makes the snapshot kinds that are missing; those that are there stay as they are.
 pub(crate) async fn ensure_snapshot_kinds(client: &Client) -> anyhow::Result<()> {
-    for text in SNAPSHOT_KINDS {
+    // All at once: the store writes together what comes together.
+    let making = SNAPSHOT_KINDS.map(|text| async {
         let definition: serde_json::Value =
             serde_saphyr::from_str(text).context("read a snapshot definition")?;
         create_if_missing::<CustomResourceDefinition>(client, definition)
             .await
-            .context("create the snapshot kinds")?;
-    }
-    Ok(())
+            .context("create the snapshot kinds")
+    });
+    futures::future::try_join_all(making).await.map(drop)
 }
 
-/// Makes the driver's default VolumeSnapshotClass, once its kind is served.
-pub(crate) async fn ensure_snapshot_class(client: &Client, stop: &CancellationToken) -> anyhow::Result<()> {
-    if !until_served(client, API_VERSION, &["VolumeSnapshotClass"], stop).await {
+/// Makes the driver's default classes of snapshots and of groups of them, each once its kind is served.
+pub(crate) async fn ensure_snapshot_classes(client: &Client, stop: &CancellationToken) -> anyhow::Result<()> {
+    let single = ensure_class::<VolumeSnapshotClass>(client, keys::IS_DEFAULT_SNAPSHOT_CLASS, stop);
+    let group = ensure_class::<VolumeGroupSnapshotClass>(client, keys::IS_DEFAULT_GROUP_SNAPSHOT_CLASS, stop);
+    futures::future::try_join(single, group).await.map(drop)
+}
+
+async fn ensure_class<K>(client: &Client, default_mark: &str, stop: &CancellationToken) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+{
+    let (kind, api_version) = (K::kind(&()), K::api_version(&()));
+    if !until_served(client, &api_version, &[&kind], stop).await {
         return Ok(());
     }
     let class = json!({
-        "metadata": {
-            "name": "moorline-local",
-            "annotations": {"snapshot.storage.kubernetes.io/is-default-class": "true"},
-        },
+        "metadata": {"name": "moorline-local", "annotations": {default_mark: "true"}},
         "driver": NAME,
         "deletionPolicy": "Delete",
     });
-    create_if_missing::<VolumeSnapshotClass>(client, class)
+    create_if_missing::<K>(client, class)
         .await
-        .context("create the default VolumeSnapshotClass")
+        .with_context(|| format!("create the default {kind}"))
 }
 
 /// Makes what is missing; what is there stays as it is, also when a user changed it.

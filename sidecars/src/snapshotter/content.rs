@@ -1,41 +1,26 @@
-//! What to do next about one VolumeSnapshotContent. Pure.
-//!
-//! ```text
-//!   dynamic:  MarkBeingCreated -> Create -> (not ready: Create again) -> Unmark -> Settled
-//!   static:   Look (ListSnapshots), or AssumeReady where the driver can't list -> Settled
-//!   deleted:  Delete (policy Delete) -> Release -> object gone
-//!             while marked: Create first, until there is a final answer
-//! ```
+//! What to do next about one VolumeSnapshotContent. Pure; [`super::stage`] draws the order of things.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::SecretReference;
-use moorline_model::claim::annotation;
-use moorline_model::secret_template::TemplateError;
 use moorline_model::snapshot::{
-    PARAMETER_PREFIX, SnapshotSecret, SnapshotTokens, VolumeSnapshotClass, VolumeSnapshotContent,
-    class_secret,
+    SnapshotSecret, SnapshotTokens, VolumeSnapshotClass, VolumeSnapshotContent, class_secret,
 };
 use moorline_model::{keys, mutant};
 use moorline_proto::csi::{CreateSnapshotRequest, DeleteSnapshotRequest, ListSnapshotsRequest};
 
 use super::SnapshotterConfig;
+use super::kind::{self, Call, Refusal, deletion_secret, for_driver, is_of_node};
+use super::stage::{Stage, Turn, turn};
 use crate::discovery::{ControllerCapability, DriverFacts};
 
 const METADATA_SNAPSHOT_NAME: &str = "csi.storage.k8s.io/volumesnapshot/name";
 const METADATA_SNAPSHOT_NAMESPACE: &str = "csi.storage.k8s.io/volumesnapshot/namespace";
 const METADATA_CONTENT_NAME: &str = "csi.storage.k8s.io/volumesnapshotcontent/name";
-/// A snapshot that isn't ready is looked at again within these bounds.
-const POLL_MIN: Duration = Duration::from_secs(1);
-const POLL_MAX: Duration = Duration::from_secs(15);
 
 /// Everything the decision rests on.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen<'a> {
-    /// `None` if it is gone.
-    pub(crate) content: Option<&'a VolumeSnapshotContent>,
+    pub(crate) content: &'a VolumeSnapshotContent,
     /// The class that it names.
     pub(crate) class: Option<&'a VolumeSnapshotClass>,
     pub(crate) driver: &'a DriverFacts,
@@ -43,154 +28,86 @@ pub(crate) struct Seen<'a> {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Next {
-    Settled,
-    /// Before the driver is asked: a snapshot may exist from here on.
-    MarkBeingCreated,
-    Create(Box<Call<CreateSnapshotRequest>>),
-    /// How an existing snapshot is.
-    Look(Box<Call<ListSnapshotsRequest>>),
-    /// The driver can't say how snapshots are.
-    AssumeReady {
-        handle: String,
-    },
-    Delete(Box<Call<DeleteSnapshotRequest>>),
-    /// The mark of a creation that has ended.
-    Unmark,
-    /// Our finalizer goes, and the object with it.
-    Release,
-    Refuse(Refusal),
-}
-
-/// A call of the driver, but for the content of the secret.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Call<R> {
-    pub(crate) request: R,
-    pub(crate) secret: Option<SecretReference>,
-}
-
-/// Why nothing can be asked of the driver now.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("content names no snapshot class")]
-    NoClassNamed,
-    #[error("snapshot class {0:?} not found")]
-    NoClass(String),
-    #[error("snapshot class parameter {0:?} is unknown; the prefix {PARAMETER_PREFIX:?} is reserved")]
-    Parameter(String),
-    #[error(transparent)]
-    Secret(#[from] TemplateError),
-}
+pub(crate) type Next = kind::Next<CreateSnapshotRequest, ListSnapshotsRequest, DeleteSnapshotRequest>;
 
 /// Decides.
 pub(crate) fn decide(seen: &Seen<'_>) -> Next {
-    let Some(content) = seen
-        .content
-        .filter(|content| content.spec.driver == seen.driver.driver_name && is_of_node(content, seen.config))
-    else {
-        return Next::Settled;
-    };
+    let content = seen.content;
     let source = &content.spec.source;
+    let is_ours =
+        content.spec.driver == seen.driver.driver_name && is_of_node(&content.metadata, seen.config);
     let is_foreign = seen
         .class
         .is_some_and(|class| class.driver != content.spec.driver);
-    if is_foreign || source.volume_handle.is_some() == source.snapshot_handle.is_some() {
-        // The snapshot controller tells users what is wrong.
+    if !is_ours || is_foreign || source.volume_handle.is_some() == source.snapshot_handle.is_some() {
+        // What is wrong with one of ours the snapshot controller tells users.
         return Next::Settled;
     }
-    let next = match content.metadata.deletion_timestamp {
-        Some(_) => delete(content, seen),
-        None => advance(content, seen),
-    };
-    next.unwrap_or_else(Next::Refuse)
+    next(seen).unwrap_or_else(Next::Refuse)
 }
 
-/// Whether this snapshotter is the one for the content's node.
-fn is_of_node(content: &VolumeSnapshotContent, config: &SnapshotterConfig) -> bool {
-    let Some(node_name) = &config.node_name else {
-        return true;
-    };
-    let labels = content.metadata.labels.as_ref();
-    labels.and_then(|labels| labels.get(keys::SNAPSHOT_MANAGED_BY)) == Some(node_name)
-}
-
-fn is_bound(content: &VolumeSnapshotContent) -> bool {
-    let uid = content.spec.volume_snapshot_ref.uid.as_deref();
-    uid.is_some_and(|uid| !uid.is_empty())
-}
-
-fn delete(content: &VolumeSnapshotContent, seen: &Seen<'_>) -> Result<Next, Refusal> {
-    let finalizer = keys::SNAPSHOT_CONTENT_BOUND_PROTECTION;
-    let mut finalizers = content.metadata.finalizers.iter().flatten();
-    if !finalizers.any(|held| held == finalizer) {
-        return Ok(Next::Settled);
-    }
-    let is_unbound_static = content.spec.source.snapshot_handle.is_some() && !is_bound(content);
-    if content.is_being_created() && !is_unbound_static {
-        // What the driver may have made is not known yet: deleting now could leave it behind.
-        return match content.handle() {
-            Some(_) => Ok(Next::Unmark),
-            None => create(content, seen),
-        };
-    }
-    if !content.is_being_deleted() && !is_unbound_static {
-        // Its snapshot lives: data goes with the snapshot's deletion only.
-        return Ok(Next::Settled);
-    }
-    match content.handle() {
-        Some(handle)
-            if (content.is_deleting_backend() || mutant::is_on("delete-kept-snapshot"))
-                && !content.is_in_group() =>
-        {
-            Ok(Next::Delete(Box::new(Call {
-                request: DeleteSnapshotRequest {
-                    snapshot_id: handle.to_string(),
-                    secrets: HashMap::new(),
-                },
-                secret: deletion_secret(content),
-            })))
-        }
-        Some(_) | None => Ok(Next::Release),
-    }
-}
-
-fn deletion_secret(content: &VolumeSnapshotContent) -> Option<SecretReference> {
-    let part = |key| {
-        annotation(&content.metadata, key)
-            .filter(|value| !value.is_empty())
-            .map(str::to_string)
-    };
-    let name = part(keys::SNAPSHOT_DELETION_SECRET_NAME);
-    let namespace = part(keys::SNAPSHOT_DELETION_SECRET_NAMESPACE);
-    (name.is_some() && namespace.is_some()).then_some(SecretReference { name, namespace })
-}
-
-fn advance(content: &VolumeSnapshotContent, seen: &Seen<'_>) -> Result<Next, Refusal> {
-    let status = content.status.as_ref();
-    if status.and_then(|status| status.ready_to_use) == Some(true) {
-        return Ok(if content.is_being_created() {
-            Next::Unmark
-        } else {
-            Next::Settled
-        });
-    }
-    if let Some(handle) = &content.spec.source.snapshot_handle {
-        return look(content, handle, seen);
-    }
-    if content.is_in_group() {
+fn next(seen: &Seen<'_>) -> Result<Next, Refusal> {
+    let content = seen.content;
+    let is_going = content.metadata.deletion_timestamp.is_some();
+    let is_member = content.is_in_group() && content.spec.source.snapshot_handle.is_none() && !is_going;
+    Ok(match turn(stage(content)) {
+        Turn::Settled => Next::Settled,
         // Created as a part of its group; the group's answer tells its handle.
-        return content
-            .handle()
-            .map_or(Ok(Next::Settled), |handle| look(content, handle, seen));
+        Turn::MarkBeingCreated | Turn::Create if is_member => match content.handle() {
+            Some(handle) if seen.driver.can(ControllerCapability::ListSnapshots) => look(handle, seen)?,
+            // Nobody but the group's answer says how it is.
+            Some(_) | None => Next::Settled,
+        },
+        Turn::MarkBeingCreated if !mutant::is_on("no-snapshot-mark") => {
+            // What can't be asked for leaves no mark.
+            create(seen)?;
+            Next::MarkBeingCreated
+        }
+        Turn::MarkBeingCreated | Turn::Create => create(seen)?,
+        Turn::Look => look(
+            content.spec.source.snapshot_handle.as_deref().unwrap_or_default(),
+            seen,
+        )?,
+        Turn::Delete => {
+            let request = DeleteSnapshotRequest {
+                snapshot_id: content.handle().unwrap_or_default().to_string(),
+                secrets: HashMap::new(),
+            };
+            Next::Delete(Call::boxed(request, own_deletion_secret(content)))
+        }
+        Turn::Unmark => Next::Unmark,
+        Turn::Release => Next::Release,
+    })
+}
+
+fn stage(content: &VolumeSnapshotContent) -> Stage {
+    let meta = &content.metadata;
+    let uid = content.spec.volume_snapshot_ref.uid.as_deref();
+    let status = content.status.as_ref();
+    let mut finalizers = meta.finalizers.iter().flatten();
+    Stage {
+        is_static: content.spec.source.snapshot_handle.is_some(),
+        is_bound: uid.is_some_and(|uid| !uid.is_empty()),
+        is_going: meta.deletion_timestamp.is_some(),
+        is_protected: finalizers.any(|held| held == keys::SNAPSHOT_CONTENT_BOUND_PROTECTION),
+        is_being_created: content.is_being_created(),
+        is_being_deleted: content.is_being_deleted(),
+        has_handle: content.handle().is_some(),
+        is_ready: status.and_then(|status| status.ready_to_use) == Some(true),
+        // A member goes with its group.
+        takes_backend_along: (content.is_deleting_backend() || mutant::is_on("delete-kept-snapshot"))
+            && !content.is_in_group(),
     }
-    if content.handle().is_none() && !content.is_being_created() && !mutant::is_on("no-snapshot-mark") {
-        // What can't be asked for leaves no mark.
-        create(content, seen)?;
-        return Ok(Next::MarkBeingCreated);
-    }
-    // Asking again for one that exists tells how it is.
-    create(content, seen)
+}
+
+fn own_deletion_secret(
+    content: &VolumeSnapshotContent,
+) -> Option<k8s_openapi::api::core::v1::SecretReference> {
+    let keys = [
+        keys::SNAPSHOT_DELETION_SECRET_NAME,
+        keys::SNAPSHOT_DELETION_SECRET_NAMESPACE,
+    ];
+    deletion_secret(&content.metadata, keys)
 }
 
 fn tokens(content: &VolumeSnapshotContent) -> SnapshotTokens<'_> {
@@ -202,12 +119,13 @@ fn tokens(content: &VolumeSnapshotContent) -> SnapshotTokens<'_> {
     }
 }
 
-fn create(content: &VolumeSnapshotContent, seen: &Seen<'_>) -> Result<Next, Refusal> {
+fn create(seen: &Seen<'_>) -> Result<Next, Refusal> {
+    let content = seen.content;
     let named = content.spec.volume_snapshot_class_name.as_ref();
     let name = named.ok_or(Refusal::NoClassNamed)?;
     let class = seen.class.ok_or_else(|| Refusal::NoClass(name.clone()))?;
     let tokens = tokens(content);
-    let mut parameters = for_driver(class)?;
+    let mut parameters = for_driver(class.parameters.iter().flatten())?;
     if seen.config.extra_create_metadata {
         for (key, value) in [
             (METADATA_SNAPSHOT_NAME, tokens.name),
@@ -223,66 +141,34 @@ fn create(content: &VolumeSnapshotContent, seen: &Seen<'_>) -> Result<Next, Refu
         .uid
         .as_deref()
         .unwrap_or_default();
-    Ok(Next::Create(Box::new(Call {
-        request: CreateSnapshotRequest {
-            source_volume_id: content.spec.source.volume_handle.clone().unwrap_or_default(),
-            name: seen.config.snapshot_name(uid),
-            secrets: HashMap::new(),
-            parameters,
-        },
-        secret: class_secret(class, SnapshotSecret::Snapshotter, &tokens)?,
-    })))
+    let request = CreateSnapshotRequest {
+        source_volume_id: content.spec.source.volume_handle.clone().unwrap_or_default(),
+        name: seen.config.snapshot_name(uid),
+        secrets: HashMap::new(),
+        parameters,
+    };
+    let secret = class_secret(class, SnapshotSecret::Snapshotter, &tokens)?;
+    Ok(Next::Create(Call::boxed(request, secret)))
 }
 
-fn for_driver(class: &VolumeSnapshotClass) -> Result<HashMap<String, String>, Refusal> {
-    let mut known = vec![
-        "csi.storage.k8s.io/group-snapshotter-secret-name",
-        "csi.storage.k8s.io/group-snapshotter-secret-namespace",
-    ];
-    for secret_use in [SnapshotSecret::Snapshotter, SnapshotSecret::List] {
-        let keys = secret_use.keys();
-        known.extend([keys.0, keys.1]);
-    }
-    let mut parameters = HashMap::new();
-    for (key, value) in class.parameters.iter().flatten() {
-        if !key.starts_with(PARAMETER_PREFIX) {
-            parameters.insert(key.clone(), value.clone());
-        } else if !known.contains(&key.as_str()) {
-            return Err(Refusal::Parameter(key.clone()));
-        }
-    }
-    Ok(parameters)
-}
-
-fn look(content: &VolumeSnapshotContent, handle: &str, seen: &Seen<'_>) -> Result<Next, Refusal> {
+fn look(handle: &str, seen: &Seen<'_>) -> Result<Next, Refusal> {
     if !seen.driver.can(ControllerCapability::ListSnapshots) {
         return Ok(Next::AssumeReady {
             handle: handle.to_string(),
         });
     }
+    let content = seen.content;
     // A content made by hand needs no class; one that is named is looked into for the secret.
     let secret = match seen.class {
         Some(class) => class_secret(class, SnapshotSecret::List, &tokens(content))?,
-        None if content.is_in_group() => deletion_secret(content),
+        None if content.is_in_group() => own_deletion_secret(content),
         None => None,
     };
-    Ok(Next::Look(Box::new(Call {
-        request: ListSnapshotsRequest {
-            snapshot_id: handle.to_string(),
-            ..Default::default()
-        },
-        secret,
-    })))
-}
-
-/// How long until a snapshot that isn't ready is looked at again: a quarter of its age, so that short work is noticed
-/// soon and long work isn't asked for all the time.
-pub(crate) fn poll_interval(content: &VolumeSnapshotContent, now: Timestamp) -> Duration {
-    let made = content.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    let age = made
-        .and_then(|made| Duration::try_from(now.duration_since(made)).ok())
-        .unwrap_or_default();
-    (age / 4).clamp(POLL_MIN, POLL_MAX)
+    let request = ListSnapshotsRequest {
+        snapshot_id: handle.to_string(),
+        ..Default::default()
+    };
+    Ok(Next::Look(Call::boxed(request, secret)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use moorline_model::snapshot::{VolumeSnapshotClass, VolumeSnapshotContent};
 use moorline_model::{Actor, Explanation};
 
 use super::SnapshotterConfig;
-use super::content::{Next, Refusal, Seen, decide};
+use super::content::{Next, Seen, decide};
+use super::kind::Refusal;
 use crate::discovery::DriverFacts;
 
 pub(crate) fn refusal(
@@ -14,7 +15,7 @@ pub(crate) fn refusal(
 ) -> Option<Explanation> {
     let config = SnapshotterConfig::new("");
     let seen = Seen {
-        content: Some(content),
+        content,
         class,
         driver,
         config: &config,
@@ -26,6 +27,7 @@ pub(crate) fn refusal(
         Refusal::NoClassNamed => (Actor::Admin, "name a class in the content"),
         Refusal::NoClass(_) => (Actor::Admin, "create the class"),
         Refusal::Parameter(_) | Refusal::Secret(_) => (Actor::Admin, "correct the class's parameters"),
+        Refusal::NoMembers => (Actor::Admin, "name the group's snapshots in the content"),
     };
     Some(Explanation::new(
         "SnapshotContentRefused",

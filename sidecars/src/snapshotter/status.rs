@@ -1,8 +1,12 @@
 //! What a content's status says after an answer of the driver. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use moorline_proto::csi::Snapshot;
+use moorline_proto::csi::{Snapshot, VolumeGroupSnapshot};
 use serde_json::{Value, json};
+
+use super::shell::trouble;
 
 /// A driver's answer that says nothing of the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +15,10 @@ pub(crate) enum AnswerError {
     NoSnapshot,
     #[error("driver answered without a snapshot id")]
     NoId,
+    #[error("driver answered without a group snapshot")]
+    NoGroup,
+    #[error("driver answered without a group snapshot id")]
+    NoGroupId,
     #[error("driver lists no snapshot {0:?}")]
     NotListed(String),
 }
@@ -21,6 +29,16 @@ pub(crate) fn of_snapshot(snapshot: Option<&Snapshot>, now: Timestamp) -> Result
     if snapshot.snapshot_id.is_empty() {
         return Err(AnswerError::NoId);
     }
+    let mut status = facts(snapshot, now);
+    status["error"] = Value::Null;
+    if !snapshot.group_snapshot_id.is_empty() {
+        status["volumeGroupSnapshotHandle"] = json!(snapshot.group_snapshot_id);
+    }
+    Ok(status)
+}
+
+/// What statuses say of a snapshot by itself and as a member of a group.
+fn facts(snapshot: &Snapshot, now: Timestamp) -> Value {
     let said = snapshot
         .creation_time
         .map(|time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos));
@@ -28,17 +46,65 @@ pub(crate) fn of_snapshot(snapshot: Option<&Snapshot>, now: Timestamp) -> Result
     let creation_time = said
         .and_then(|nanos| i64::try_from(nanos).ok())
         .unwrap_or_else(|| in_nanos(now));
-    let mut status = json!({
+    let mut facts = json!({
         "snapshotHandle": snapshot.snapshot_id,
         "creationTime": creation_time,
         "readyToUse": snapshot.ready_to_use,
-        "error": null,
     });
     if snapshot.size_bytes > 0 {
-        status["restoreSize"] = json!(snapshot.size_bytes);
+        facts["restoreSize"] = json!(snapshot.size_bytes);
     }
-    if !snapshot.group_snapshot_id.is_empty() {
-        status["volumeGroupSnapshotHandle"] = json!(snapshot.group_snapshot_id);
+    facts
+}
+
+/// The status for what the driver said of a group that was cut of these volumes; none for one that existed before its
+/// objects.
+pub(crate) fn of_group(
+    group: Option<&VolumeGroupSnapshot>,
+    volume_handles: &[String],
+    now: Timestamp,
+) -> Result<Value, AnswerError> {
+    let group = group.ok_or(AnswerError::NoGroup)?;
+    if group.group_snapshot_id.is_empty() {
+        return Err(AnswerError::NoGroupId);
+    }
+    let said = group
+        .creation_time
+        .and_then(|time| Timestamp::from_second(time.seconds).ok());
+    let creation_time = said.unwrap_or(now).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let mut status = json!({
+        "volumeGroupSnapshotHandle": group.group_snapshot_id,
+        "creationTime": creation_time,
+        "readyToUse": group.ready_to_use,
+        "error": null,
+    });
+    if volume_handles.is_empty() {
+        return Ok(status);
+    }
+    let members = group.snapshots.iter().map(|snapshot| {
+        let mut member = facts(snapshot, now);
+        member["volumeHandle"] = json!(snapshot.source_volume_id);
+        member
+    });
+    status["volumeSnapshotInfoList"] = members.collect();
+    let usable = group
+        .snapshots
+        .iter()
+        .filter(|snapshot| !snapshot.snapshot_id.is_empty());
+    let cut: BTreeSet<_> = usable.map(|snapshot| &snapshot.source_volume_id).collect();
+    let left_out: Vec<_> = volume_handles
+        .iter()
+        .filter(|handle| !cut.contains(handle))
+        .map(String::as_str)
+        .collect();
+    if !left_out.is_empty() {
+        // It exists, and has to be known to be deleted; but nobody shall take it for whole.
+        let message = format!(
+            "driver's group snapshot leaves volumes out: {}",
+            left_out.join(", ")
+        );
+        status["readyToUse"] = json!(false);
+        status["error"] = trouble(&message, now);
     }
     Ok(status)
 }
@@ -71,6 +137,63 @@ mod tests {
             json!({"snapshotHandle": "s1", "creationTime": 1_800_000_000_000_000_000_i64, "readyToUse": true,
                 "error": null})
         );
+    }
+
+    #[test]
+    fn groups_are_told_with_their_members() {
+        let now = at(0);
+        let member = |number: u8, is_ready| Snapshot {
+            snapshot_id: format!("s{number}"),
+            source_volume_id: format!("v{number}"),
+            group_snapshot_id: "g1".into(),
+            size_bytes: i64::from(number),
+            ready_to_use: is_ready,
+            creation_time: Some(prost_types::Timestamp { seconds: 2, nanos: 5 }),
+        };
+        let group = VolumeGroupSnapshot {
+            group_snapshot_id: "g1".into(),
+            snapshots: vec![member(1, true), member(2, false)],
+            creation_time: Some(prost_types::Timestamp { seconds: 2, nanos: 5 }),
+            ready_to_use: true,
+        };
+        let info = |number: u8, is_ready| {
+            json!({"volumeHandle": format!("v{number}"), "snapshotHandle": format!("s{number}"),
+            "creationTime": 2_000_000_005_i64, "restoreSize": number, "readyToUse": is_ready})
+        };
+        let whole = json!({"volumeGroupSnapshotHandle": "g1", "creationTime": "1970-01-01T00:00:02Z",
+            "readyToUse": true, "error": null});
+        let mut with_members = whole.clone();
+        with_members["volumeSnapshotInfoList"] = json!([info(1, true), info(2, false)]);
+        let volumes = |names: &[&str]| names.iter().map(|name| (*name).to_string()).collect::<Vec<_>>();
+        let nameless = VolumeGroupSnapshot::default();
+        let cases = [
+            (
+                "dynamic",
+                Some(&group),
+                volumes(&["v1", "v2"]),
+                Ok(with_members.clone()),
+            ),
+            ("static", Some(&group), Vec::new(), Ok(whole)),
+            ("no id", Some(&nameless), Vec::new(), Err(AnswerError::NoGroupId)),
+            ("nothing", None, Vec::new(), Err(AnswerError::NoGroup)),
+        ];
+        for (name, group, volumes, expected) in cases {
+            assert_eq!(of_group(group, &volumes, now), expected, "{name}");
+        }
+        let partial = of_group(Some(&group), &volumes(&["v1", "v2", "v3"]), now).unwrap();
+        assert_eq!(partial["readyToUse"], false, "not whole");
+        assert_eq!(
+            partial["volumeSnapshotInfoList"], with_members["volumeSnapshotInfoList"],
+            "known, so that it can be deleted"
+        );
+        let message = partial["error"]["message"].as_str().unwrap();
+        assert!(message.ends_with(": v3"), "{message}");
+        let timeless = VolumeGroupSnapshot {
+            creation_time: None,
+            ..group
+        };
+        let status = of_group(Some(&timeless), &[], now).unwrap();
+        assert_eq!(status["creationTime"], "2027-01-15T08:00:00Z");
     }
 
     #[test]

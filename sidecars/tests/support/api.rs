@@ -368,6 +368,10 @@ fn discovery(path: &str) -> Option<Value> {
             ("volumesnapshotcontents", "VolumeSnapshotContent"),
             ("volumesnapshotclasses", "VolumeSnapshotClass"),
         ],
+        "/apis/groupsnapshot.storage.k8s.io/v1" => &[
+            ("volumegroupsnapshotcontents", "VolumeGroupSnapshotContent"),
+            ("volumegroupsnapshotclasses", "VolumeGroupSnapshotClass"),
+        ],
         "/apis/storage.k8s.io/v1" => &[("volumeattributesclasses", "VolumeAttributesClass")],
         _ => return None,
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use moorline_proto::csi::controller_server::{Controller, ControllerServer};
 use moorline_proto::csi::controller_service_capability::{self, Rpc};
+use moorline_proto::csi::group_controller_server::GroupControllerServer;
 use moorline_proto::csi::identity_server::{Identity, IdentityServer};
 use moorline_proto::csi::plugin_capability::{self, Service, service};
 use moorline_proto::csi::*;
@@ -16,7 +17,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Code, Request, Response, Status};
 
+pub use self::groups::CutGroup;
 use super::crash::Crash;
+
+mod groups;
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,13 @@ pub struct Cut {
 struct State {
     volumes: BTreeMap<String, Made>,
     snapshots: BTreeMap<String, Cut>,
+    /// Group snapshots by name.
+    groups: BTreeMap<String, CutGroup>,
+    serves_groups: bool,
+    /// Volumes that group snapshots leave out.
+    left_out: Vec<String>,
+    /// Secrets and parameters of the last call that had some.
+    told: BTreeMap<String, String>,
     /// Calls of `CreateSnapshot` after which a snapshot is ready.
     ready_after: u32,
     published: BTreeMap<(String, String), u32>,
@@ -60,6 +71,8 @@ struct State {
     parameters: BTreeMap<String, String>,
     /// The parameter `iops` of every modification that was asked for.
     modifications: Vec<String>,
+    /// What is wrong with volumes, by their ids.
+    conditions: BTreeMap<String, String>,
     capabilities: Vec<i32>,
     topology: Option<HashMap<String, String>>,
     node_expansion: bool,
@@ -110,6 +123,7 @@ impl Driver {
         let server = tonic::transport::Server::builder()
             .add_service(IdentityServer::new(self.clone()))
             .add_service(ControllerServer::new(self.clone()))
+            .add_service(GroupControllerServer::new(self.clone()))
             .serve_with_incoming(UnixListenerStream::new(listener));
         runtime.spawn(server);
         *self.serving.lock() = Some(runtime);
@@ -150,6 +164,17 @@ impl Driver {
 
     pub fn set_node_expansion(&self, needed: bool) {
         self.state.lock().node_expansion = needed;
+    }
+
+    /// Something is wrong with a volume, or nothing any more.
+    pub fn set_condition(&self, volume_id: &str, trouble: Option<&str>) {
+        let mut state = self.state.lock();
+        match trouble {
+            Some(trouble) => state
+                .conditions
+                .insert(volume_id.to_string(), trouble.to_string()),
+            None => state.conditions.remove(volume_id),
+        };
     }
 
     pub fn set_bytes(&self, bytes: Option<i64>) {
@@ -227,7 +252,12 @@ impl Driver {
             .crash
             .begin(matches!(
                 rpc,
-                "CreateVolume" | "DeleteVolume" | "CreateSnapshot" | "DeleteSnapshot"
+                "CreateVolume"
+                    | "DeleteVolume"
+                    | "CreateSnapshot"
+                    | "DeleteSnapshot"
+                    | "CreateVolumeGroupSnapshot"
+                    | "DeleteVolumeGroupSnapshot"
             ))
             .await;
         // Whoever sees the call in the log and starts the driver anew must not have that one die in its place.
@@ -282,6 +312,9 @@ impl Identity for Driver {
         if self.state.lock().topology.is_some() {
             services.push(service::Type::VolumeAccessibilityConstraints);
         }
+        if self.state.lock().serves_groups {
+            services.push(service::Type::GroupControllerService);
+        }
         let capabilities = services
             .into_iter()
             .map(|kind| PluginCapability {
@@ -294,6 +327,22 @@ impl Identity for Driver {
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         self.follow("Probe", "", |_| Ok(ProbeResponse { ready: Some(true) }))
             .await
+    }
+}
+
+fn condition_of(state: &State, volume_id: &str) -> Option<VolumeCondition> {
+    let trouble = state.conditions.get(volume_id);
+    Some(VolumeCondition {
+        abnormal: trouble.is_some(),
+        message: trouble.cloned().unwrap_or_default(),
+    })
+}
+
+fn volume_of(made: &Made) -> Volume {
+    Volume {
+        volume_id: made.id.clone(),
+        capacity_bytes: made.bytes,
+        ..Default::default()
     }
 }
 
@@ -529,10 +578,55 @@ impl Controller for Driver {
         .await
     }
 
+    /// In pages of one volume.
+    async fn list_volumes(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        let token = request.into_inner().starting_token;
+        self.follow("ListVolumes", &token, |state| {
+            let start = token.parse().unwrap_or(0);
+            let entries = state.volumes.values().skip(start).take(1);
+            let entries: Vec<_> = entries
+                .map(|made| list_volumes_response::Entry {
+                    volume: Some(volume_of(made)),
+                    status: Some(list_volumes_response::VolumeStatus {
+                        volume_condition: condition_of(state, &made.id),
+                        ..Default::default()
+                    }),
+                })
+                .collect();
+            let next = start + 1;
+            let is_end = next >= state.volumes.len();
+            Ok(ListVolumesResponse {
+                entries,
+                next_token: if is_end { String::new() } else { next.to_string() },
+            })
+        })
+        .await
+    }
+
+    async fn controller_get_volume(
+        &self,
+        request: Request<ControllerGetVolumeRequest>,
+    ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
+        let id = request.into_inner().volume_id;
+        self.follow("ControllerGetVolume", &id, |state| {
+            let found = state.volumes.values().find(|made| made.id == id);
+            let made = found.ok_or_else(|| Status::not_found("no such volume"))?;
+            Ok(ControllerGetVolumeResponse {
+                volume: Some(volume_of(made)),
+                status: Some(controller_get_volume_response::VolumeStatus {
+                    volume_condition: condition_of(state, &id),
+                    ..Default::default()
+                }),
+            })
+        })
+        .await
+    }
+
     not_served! {
         validate_volume_capabilities: ValidateVolumeCapabilitiesRequest => ValidateVolumeCapabilitiesResponse,
-        list_volumes: ListVolumesRequest => ListVolumesResponse,
         get_snapshot: GetSnapshotRequest => GetSnapshotResponse,
-        controller_get_volume: ControllerGetVolumeRequest => ControllerGetVolumeResponse,
     }
 }

@@ -11,6 +11,7 @@
 pub mod api;
 pub mod crash;
 pub mod driver;
+pub mod process;
 
 use std::time::Duration;
 

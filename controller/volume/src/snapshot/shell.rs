@@ -1,15 +1,14 @@
 //! Gathers what snapshots, contents and claims look like, asks the deciders, does what they say.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::Api;
 use kube::{Client, ResourceExt};
+use moorline_model::group_snapshot::VolumeGroupSnapshot;
 use moorline_model::snapshot::{
-    SnapshotError, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent, VolumeSnapshotStatus,
+    VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent, VolumeSnapshotStatus,
 };
 use moorline_model::{claim, keys};
 use moorline_runtime::{Cache, EventType, Index, Outcome, Queue, Recorder};
@@ -18,19 +17,16 @@ use tokio::time::Instant;
 
 use super::claim_hold::{is_waiting, may_release};
 use super::content_sync::{self, ContentNext};
+use super::group::GroupCaches;
 use super::snapshot_sync::{self, Next, Seen, Step};
 use super::status::News;
 use super::why::Why;
+use super::writes::{CreateError, STEPS_MAX, Writer, settled_by, trouble};
 use super::{Config, source_claim};
 use crate::finalizer;
 use crate::key::ObjectKey;
 use crate::told::{Tell, Told};
 use crate::write_error::WriteError;
-
-/// More writes than any single look needs; reaching it means that a write didn't have its effect.
-const STEPS_MAX: usize = 12;
-/// Another look after somebody else was faster.
-const CONFLICT_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct Snapshots {
     pub(super) config: Config,
@@ -51,6 +47,8 @@ pub(super) struct Snapshots {
     pub(super) claim_queue: Queue<ObjectKey>,
     pub(super) recorder: Recorder,
     pub(super) told: Told<Why>,
+    /// Once there are group snapshots.
+    pub(super) groups: OnceLock<GroupCaches>,
 }
 
 /// Why an object is looked at again.
@@ -72,11 +70,13 @@ impl Snapshots {
                 return Ok(Outcome::Settled);
             };
             let content = self.find_content(&snapshot).await?;
-            match self.decide(key, &snapshot, content.as_deref()) {
+            let group = self.find_group(&snapshot).await?;
+            match self.decide(key, &snapshot, content.as_deref(), group.as_deref()) {
                 Next::Settled => {
                     self.told.forget(&snapshot.uid().unwrap_or_default());
                     return Ok(Outcome::Settled);
                 }
+                Next::Wait => return Ok(Outcome::Retry),
                 Next::Fail(why) => return self.fail(&snapshot, why).await,
                 Next::Do(step) => {
                     tracing::debug!(snapshot.key = %key, ?step, "Writing");
@@ -96,6 +96,7 @@ impl Snapshots {
         key: &ObjectKey,
         snapshot: &VolumeSnapshot,
         content: Option<&VolumeSnapshotContent>,
+        group: Option<&VolumeGroupSnapshot>,
     ) -> Next {
         let class_name = snapshot.spec.volume_snapshot_class_name.as_deref();
         let class = class_name.and_then(|name| self.classes.get(None, name));
@@ -125,6 +126,8 @@ impl Snapshots {
                 .any(|claim| is_waiting(claim)),
             keeps_volume_mode: self.config.prevent_volume_mode_conversion,
             nodes: nodes.as_deref(),
+            group_name: content.and_then(|content| self.groups.get()?.name_of(content)),
+            group,
         };
         snapshot_sync::decide(&seen)
     }
@@ -150,31 +153,45 @@ impl Snapshots {
         }))
     }
 
+    /// The group snapshot that the snapshot belongs to. Before its absence means anything, the API server is asked.
+    async fn find_group(
+        &self,
+        snapshot: &VolumeSnapshot,
+    ) -> Result<Option<Arc<VolumeGroupSnapshot>>, kube::Error> {
+        let Some(name) = snapshot.group_name() else {
+            return Ok(None);
+        };
+        let namespace = snapshot.namespace().unwrap_or_default();
+        let found = if snapshot.metadata.deletion_timestamp.is_some() {
+            let api: Api<VolumeGroupSnapshot> = Api::namespaced(self.client.clone(), &namespace);
+            api.get_opt(name).await?.map(Arc::new)
+        } else {
+            let caches = self.groups.get();
+            caches.and_then(|caches| caches.groups.get(Some(&namespace), name))
+        };
+        let uid = snapshot.group().map(|owner| owner.uid.as_str());
+        Ok(found.filter(|group| uid.is_none() || uid == group.metadata.uid.as_deref()))
+    }
+
     async fn write(
         &self,
         snapshot: &VolumeSnapshot,
         content: Option<&VolumeSnapshotContent>,
         step: Step,
     ) -> Result<(), WriteError> {
+        let writer = self.snapshot_writer(snapshot);
         match step {
             Step::AssignClass(name) => {
-                let patch = json!({
-                    "metadata": {"resourceVersion": snapshot.metadata.resource_version},
-                    "spec": {"volumeSnapshotClassName": name},
-                });
-                self.patch_snapshot(snapshot, &Patch::Merge(patch)).await
+                let spec = json!({"volumeSnapshotClassName": name});
+                writer.merge(snapshot, json!({}), Some(spec)).await
             }
-            Step::AddFinalizers(names) => {
-                let operations = finalizer::additions(&snapshot.metadata, &names);
-                self.patch_snapshot(snapshot, &finalizer::json_patch::<VolumeSnapshot>(operations))
-                    .await
-            }
-            Step::RemoveFinalizers(names) => {
-                let Some(operations) = finalizer::removals(&snapshot.metadata, &names) else {
-                    return Ok(());
-                };
-                self.patch_snapshot(snapshot, &finalizer::json_patch::<VolumeSnapshot>(operations))
-                    .await
+            Step::AddFinalizers(names) => writer.add_finalizers(snapshot, &names).await,
+            Step::RemoveFinalizers(names) => writer.remove_finalizers(snapshot, &names).await,
+            Step::AddOwner(owner) => {
+                let mut owners = snapshot.owner_references().to_vec();
+                owners.push(*owner);
+                let metadata = json!({"ownerReferences": owners});
+                writer.merge(snapshot, metadata, None).await
             }
             Step::HoldClaim => self.hold_claim(snapshot).await,
             Step::CreateContent(content) => self.create_content(snapshot, *content).await,
@@ -186,7 +203,9 @@ impl Snapshots {
                 if let Some(class) = &snapshot.spec.volume_snapshot_class_name {
                     spec["volumeSnapshotClassName"] = json!(class);
                 }
-                self.patch_content(content, json!({}), Some(spec)).await
+                self.content_writer()
+                    .merge_other(content, json!({}), Some(spec))
+                    .await
             }
             Step::MarkContentDeleted => match content {
                 Some(content) => self.mark_deleted(content).await,
@@ -200,56 +219,50 @@ impl Snapshots {
         }
     }
 
-    async fn patch_snapshot<P: serde::Serialize + std::fmt::Debug>(
-        &self,
-        snapshot: &VolumeSnapshot,
-        patch: &Patch<P>,
-    ) -> Result<(), WriteError> {
-        let namespace = snapshot.namespace().unwrap_or_default();
-        let api: Api<VolumeSnapshot> = Api::namespaced(self.client.clone(), &namespace);
-        let written = api
-            .patch(&snapshot.name_any(), &PatchParams::default(), patch)
-            .await?;
-        self.took(&self.snapshots, written);
-        Ok(())
-    }
-
-    /// Takes the answer to a write; an object whose last finalizer has gone is gone.
-    fn took<K>(&self, cache: &Cache<K>, written: K)
-    where
-        K: kube::Resource<DynamicType = ()>,
-    {
-        let meta = written.meta();
-        let is_gone = meta.deletion_timestamp.is_some() && meta.finalizers.as_ref().is_none_or(Vec::is_empty);
-        if is_gone {
-            cache.forget(&written);
-        } else {
-            cache.observe(written);
-        }
-    }
-
     async fn hold_claim(&self, snapshot: &VolumeSnapshot) -> Result<(), WriteError> {
         let held = source_claim(snapshot).and_then(|key| self.claims.get(Some(&key.namespace), &key.name));
         let Some(claim) = held else {
             return Err(WriteError::Conflict);
         };
-        let operations = finalizer::additions(&claim.metadata, &[keys::PVC_AS_SOURCE_PROTECTION]);
-        match self.patch_claim(&claim, operations).await {
+        self.hold(&claim).await
+    }
+
+    /// Keeps a claim until what is cut of it is there.
+    pub(super) async fn hold(&self, claim: &PersistentVolumeClaim) -> Result<(), WriteError> {
+        let writer = self.claim_writer(claim);
+        let names = [keys::PVC_AS_SOURCE_PROTECTION];
+        match writer.add_finalizers(claim, &names).await {
             // The claim, not the snapshot.
             Err(WriteError::Gone) => Err(WriteError::Conflict),
             written => written,
         }
     }
 
-    async fn patch_claim(&self, claim: &PersistentVolumeClaim, operations: Value) -> Result<(), WriteError> {
+    fn snapshot_writer(&self, snapshot: &VolumeSnapshot) -> Writer<'_, VolumeSnapshot> {
+        let namespace = snapshot.namespace().unwrap_or_default();
+        self.snapshot_writer_in(&namespace)
+    }
+
+    pub(super) fn snapshot_writer_in(&self, namespace: &str) -> Writer<'_, VolumeSnapshot> {
+        Writer {
+            api: Api::namespaced(self.client.clone(), namespace),
+            cache: &self.snapshots,
+        }
+    }
+
+    pub(super) fn content_writer(&self) -> Writer<'_, VolumeSnapshotContent> {
+        Writer {
+            api: Api::all(self.client.clone()),
+            cache: &self.contents,
+        }
+    }
+
+    fn claim_writer(&self, claim: &PersistentVolumeClaim) -> Writer<'_, PersistentVolumeClaim> {
         let namespace = claim.namespace().unwrap_or_default();
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = finalizer::json_patch::<PersistentVolumeClaim>(operations);
-        let written = api
-            .patch(&claim.name_any(), &PatchParams::default(), &patch)
-            .await?;
-        self.took(&self.claims, written);
-        Ok(())
+        Writer {
+            api: Api::namespaced(self.client.clone(), &namespace),
+            cache: &self.claims,
+        }
     }
 
     async fn create_content(
@@ -257,27 +270,15 @@ impl Snapshots {
         snapshot: &VolumeSnapshot,
         content: VolumeSnapshotContent,
     ) -> Result<(), WriteError> {
-        let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-        match api.create(&PostParams::default(), &content).await {
-            Ok(made) => self.contents.observe(made),
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                // An earlier try, whose answer was lost: the next look sees whether it is ours.
-                let found = api.get_opt(&content.name_any()).await?;
-                self.contents.observe(found.ok_or(WriteError::Conflict)?);
+        if let Err(error) = self.content_writer().create(&content).await {
+            if let CreateError::Api(error) = &error {
+                let name = content.name_any();
+                let message = format!("Error creating VolumeSnapshotContent {name}: {error}");
+                let reason = "CreateSnapshotContentFailed";
+                self.recorder
+                    .event_on(snapshot, EventType::Warning, reason, message);
             }
-            Err(error) => {
-                let message = format!(
-                    "Error creating VolumeSnapshotContent {}: {error}",
-                    content.name_any()
-                );
-                self.recorder.event_on(
-                    snapshot,
-                    EventType::Warning,
-                    "CreateSnapshotContentFailed",
-                    message,
-                );
-                return Err(error.into());
-            }
+            return Err(error.into());
         }
         let message = format!(
             "Waiting for a snapshot {} to be created by the CSI driver.",
@@ -288,39 +289,9 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Patches a content as it was seen; `metadata` and `spec` are merged into it.
-    async fn patch_content(
-        &self,
-        content: &VolumeSnapshotContent,
-        mut metadata: Value,
-        spec: Option<Value>,
-    ) -> Result<(), WriteError> {
-        metadata["resourceVersion"] = json!(content.metadata.resource_version);
-        let mut patch = json!({"metadata": metadata});
-        if let Some(spec) = spec {
-            patch["spec"] = spec;
-        }
-        let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-        let written = api
-            .patch(&content.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-            .await;
-        match written.map_err(WriteError::from) {
-            Ok(written) => {
-                self.took(&self.contents, written);
-                Ok(())
-            }
-            // The content, not what it is bound to: to be looked at again.
-            Err(WriteError::Gone) => {
-                self.contents.forget(content);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     async fn mark_deleted(&self, content: &VolumeSnapshotContent) -> Result<(), WriteError> {
         let metadata = json!({"annotations": {keys::SNAPSHOT_BEING_DELETED: keys::YES}});
-        self.patch_content(content, metadata, None).await
+        self.content_writer().merge_other(content, metadata, None).await
     }
 
     async fn delete_content(
@@ -328,37 +299,14 @@ impl Snapshots {
         snapshot: &VolumeSnapshot,
         content: &VolumeSnapshotContent,
     ) -> Result<(), WriteError> {
-        let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: content.metadata.uid.clone(),
-                resource_version: None,
-            }),
-            ..Default::default()
-        };
-        match api.delete(&content.name_any(), &params).await {
-            Ok(either) => {
-                match either.left() {
-                    Some(going) => self.took(&self.contents, going),
-                    None => self.contents.forget(content),
-                }
-                Ok(())
-            }
-            Err(error) => match WriteError::from(error) {
-                WriteError::Gone => {
-                    self.contents.forget(content);
-                    Ok(())
-                }
-                WriteError::Conflict => Err(WriteError::Conflict),
-                WriteError::Other(error) => {
-                    let message = format!("Failed to delete snapshot content API object: {error}");
-                    let reason = "SnapshotContentObjectDeleteError";
-                    self.recorder
-                        .event_on(snapshot, EventType::Warning, reason, message);
-                    Err(WriteError::Other(error))
-                }
-            },
+        let deleted = self.content_writer().delete(content).await;
+        if let Err(WriteError::Other(error)) = &deleted {
+            let message = format!("Failed to delete snapshot content API object: {error}");
+            let reason = "SnapshotContentObjectDeleteError";
+            self.recorder
+                .event_on(snapshot, EventType::Warning, reason, message);
         }
+        deleted
     }
 
     async fn write_status(
@@ -367,7 +315,10 @@ impl Snapshots {
         status: &VolumeSnapshotStatus,
         news: &[News],
     ) -> Result<(), WriteError> {
-        let written = self.patch_status(snapshot, whole(status)).await;
+        let written = self
+            .snapshot_writer(snapshot)
+            .merge_status(snapshot, whole(status))
+            .await;
         if let Err(WriteError::Other(error)) = &written {
             let message = format!("Snapshot status update failed, {error}");
             self.recorder.event_on(
@@ -380,31 +331,10 @@ impl Snapshots {
         written?;
         let key = ObjectKey::of(snapshot);
         for news in news {
-            let message = match news {
-                News::Created => format!("Snapshot {key} was successfully created by the CSI driver."),
-                News::Ready => format!("Snapshot {key} is ready to use."),
-            };
+            let message = news.message(&format!("Snapshot {key}"));
             self.recorder
                 .event_on(snapshot, EventType::Normal, news.reason(), message);
         }
-        Ok(())
-    }
-
-    async fn patch_status(&self, snapshot: &VolumeSnapshot, status: Value) -> Result<(), WriteError> {
-        let namespace = snapshot.namespace().unwrap_or_default();
-        let api: Api<VolumeSnapshot> = Api::namespaced(self.client.clone(), &namespace);
-        // Only for the object that was seen: another one of the same name must not inherit its readiness.
-        let patch = json!({
-            "metadata": {"resourceVersion": snapshot.metadata.resource_version}, "status": status,
-        });
-        let written = api
-            .patch_status(
-                &snapshot.name_any(),
-                &PatchParams::default(),
-                &Patch::Merge(patch),
-            )
-            .await?;
-        self.took(&self.snapshots, written);
         Ok(())
     }
 
@@ -421,19 +351,16 @@ impl Snapshots {
             return Err(SyncError::Refused(why));
         }
         let known = snapshot.status.as_ref().and_then(|status| status.error.as_ref());
-        if known.and_then(|error| error.message.as_ref()) != Some(&message) || snapshot.is_ready() {
-            let error = SnapshotError {
-                time: Some(Time(Timestamp::now())),
-                message: Some(message.clone()),
-            };
-            let status = json!({"error": error, "readyToUse": false});
-            match self.patch_status(snapshot, status).await {
+        if let Some(status) = trouble(known, snapshot.is_ready(), &message) {
+            match self
+                .snapshot_writer(snapshot)
+                .merge_status(snapshot, status)
+                .await
+            {
                 Ok(()) => self
                     .recorder
                     .event_on(snapshot, EventType::Warning, why.reason(), message),
-                Err(WriteError::Conflict) => return Ok(Outcome::After(CONFLICT_INTERVAL)),
-                Err(WriteError::Gone) => return Ok(Outcome::Settled),
-                Err(WriteError::Other(error)) => return Err(error.into()),
+                written => return Ok(settled_by(written)?.unwrap_or(Outcome::Settled)),
             }
         }
         Err(SyncError::Refused(why))
@@ -461,13 +388,7 @@ impl Snapshots {
                 ContentNext::MarkBeingDeleted => self.mark_deleted(&content).await,
                 ContentNext::AddFinalizer => {
                     let names = [keys::SNAPSHOT_CONTENT_BOUND_PROTECTION];
-                    let operations = finalizer::additions(&content.metadata, &names);
-                    let patch = finalizer::json_patch::<VolumeSnapshotContent>(operations);
-                    let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-                    let written = api.patch(name, &PatchParams::default(), &patch).await;
-                    written
-                        .map(|written| self.took(&self.contents, written))
-                        .map_err(WriteError::from)
+                    self.content_writer().add_finalizers(&content, &names).await
                 }
             };
             if let Some(outcome) = settled_by(written)? {
@@ -482,9 +403,9 @@ impl Snapshots {
         let Some(claim) = self.claims.get(Some(&key.namespace), &key.name) else {
             return Ok(Outcome::Settled);
         };
-        let Some(operations) = finalizer::removal(&claim.metadata, keys::PVC_AS_SOURCE_PROTECTION) else {
+        if !finalizer::is_present(&claim.metadata, keys::PVC_AS_SOURCE_PROTECTION) {
             return Ok(Outcome::Settled);
-        };
+        }
         let snapshots = self.by_claim.get(&key.to_string());
         let contents: Vec<_> = snapshots
             .iter()
@@ -497,10 +418,12 @@ impl Snapshots {
             .iter()
             .zip(&contents)
             .map(|(snapshot, content)| (snapshot.as_ref(), content.as_deref()));
-        if !may_release(&claim, pairs) {
+        if !may_release(&claim, pairs) || self.is_held_by_group(&claim) {
             return Ok(Outcome::Settled);
         }
-        match settled_by(self.patch_claim(&claim, operations).await) {
+        let names = [keys::PVC_AS_SOURCE_PROTECTION];
+        let written = self.claim_writer(&claim).remove_finalizers(&claim, &names).await;
+        match settled_by(written) {
             Ok(outcome) => Ok(outcome.unwrap_or(Outcome::Settled)),
             Err(error) => {
                 let message = format!("Error check and remove PVC Finalizer for VolumeSnapshot: {error}");
@@ -512,14 +435,11 @@ impl Snapshots {
     }
 }
 
-/// What a write means for the look that made it; `None`: go on.
-fn settled_by(written: Result<(), WriteError>) -> Result<Option<Outcome>, kube::Error> {
-    match written {
-        Ok(()) => Ok(None),
-        Err(WriteError::Conflict) => Ok(Some(Outcome::After(CONFLICT_INTERVAL))),
-        // Its going wakes whoever has to know.
-        Err(WriteError::Gone) => Ok(Some(Outcome::Settled)),
-        Err(WriteError::Other(error)) => Err(error),
+impl Snapshots {
+    fn is_held_by_group(&self, claim: &PersistentVolumeClaim) -> bool {
+        let pv = claim::volume_name(claim).and_then(|name| self.pvs.get(None, name));
+        let caches = self.groups.get();
+        caches.is_some_and(|caches| caches.hold(claim, pv.as_deref()))
     }
 }
 

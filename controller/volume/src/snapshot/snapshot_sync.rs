@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use moorline_model::claim::ClaimPhase;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use moorline_model::group_snapshot::VolumeGroupSnapshot;
 use moorline_model::snapshot::{
     API_VERSION, SnapshotSecret, SnapshotTokens, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
     VolumeSnapshotContentSource, VolumeSnapshotContentSpec, VolumeSnapshotStatus, class_secret, content_name,
 };
-use moorline_model::{claim, keys, mutant, node_affinity, volume};
+use moorline_model::{keys, mutant};
 
+use super::binding::{Binding, Pair, Seen as SeenContent, judge};
+use super::source::{cut_of, managing_node, only_default};
 use super::status::{News, project};
 use super::why::Why;
 use crate::finalizer;
@@ -36,6 +38,10 @@ pub struct Seen<'a> {
     pub keeps_volume_mode: bool,
     /// All nodes, where contents are labelled with the one that their volume is on.
     pub nodes: Option<&'a [Arc<Node>]>,
+    /// The group snapshot whose handle the content has.
+    pub group_name: Option<String>,
+    /// The group snapshot that the snapshot belongs to, if it is there.
+    pub group: Option<&'a VolumeGroupSnapshot>,
 }
 
 /// The answer.
@@ -45,6 +51,8 @@ pub enum Next {
     Settled,
     /// A write.
     Do(Step),
+    /// Another look after a while: somebody else's move, and nothing to tell.
+    Wait,
     /// Told, and tried again.
     Fail(Why),
 }
@@ -62,6 +70,8 @@ pub enum Step {
     CreateContent(Box<VolumeSnapshotContent>),
     /// The UID of the snapshot into the content that is reserved for it, and its class if it has one.
     BindContent,
+    /// The snapshot belongs to the group snapshot, and goes with it.
+    AddOwner(Box<OwnerReference>),
     /// The snapshot's status as a whole.
     WriteStatus(Box<VolumeSnapshotStatus>, Vec<News>),
     /// Annotation on the content: the sidecar may delete.
@@ -73,9 +83,10 @@ pub enum Step {
 }
 
 /// The finalizers that are ours, on snapshots.
-const FINALIZERS: [&str; 2] = [
+const FINALIZERS: [&str; 3] = [
     keys::SNAPSHOT_AS_SOURCE_PROTECTION,
     keys::SNAPSHOT_BOUND_PROTECTION,
+    keys::SNAPSHOT_IN_GROUP_PROTECTION,
 ];
 
 /// Decides.
@@ -105,11 +116,40 @@ fn check(seen: &Seen<'_>) -> Result<Next, Why> {
         return Err(Why::Misbound(name.to_string()));
     }
     let missing = missing_finalizers(seen);
-    Ok(if missing.is_empty() {
-        Next::Settled
-    } else {
-        Next::Do(Step::AddFinalizers(missing))
-    })
+    if !missing.is_empty() {
+        return Ok(Next::Do(Step::AddFinalizers(missing)));
+    }
+    Ok(join_group(seen, content))
+}
+
+/// A snapshot that existed before its objects learns what group it belongs to when it is ready.
+fn join_group(seen: &Seen<'_>, content: &VolumeSnapshotContent) -> Next {
+    let snapshot = seen.snapshot;
+    if snapshot.group().is_some() {
+        return Next::Settled;
+    }
+    let said = snapshot.group_name();
+    if said.is_none() && seen.group_name.is_some() {
+        let (status, news) = project(snapshot, content, seen.group_name.as_deref());
+        return Next::Do(Step::WriteStatus(Box::new(status), news));
+    }
+    match seen.group {
+        Some(group) if said.is_some() && group.metadata.deletion_timestamp.is_none() => {
+            Next::Do(Step::AddOwner(Box::new(owner(group))))
+        }
+        Some(_) | None => Next::Settled,
+    }
+}
+
+/// What says on a snapshot that it belongs to a group.
+pub(super) fn owner(group: &VolumeGroupSnapshot) -> OwnerReference {
+    OwnerReference {
+        api_version: moorline_model::group_snapshot::API_VERSION.to_string(),
+        kind: "VolumeGroupSnapshot".to_string(),
+        name: group.metadata.name.clone().unwrap_or_default(),
+        uid: group.metadata.uid.clone().unwrap_or_default(),
+        ..Default::default()
+    }
 }
 
 fn advance(seen: &Seen<'_>) -> Result<Next, Why> {
@@ -135,27 +175,40 @@ fn advance(seen: &Seen<'_>) -> Result<Next, Why> {
         return Err(Why::NoClass(name.clone()));
     }
     let name = snapshot.content_name().ok_or(Why::Source)?;
-    match (seen.content, is_static) {
-        (None, true) => Err(Why::ContentMissing(name)),
-        // Another snapshot under the name of the first one would have other data.
-        (None, false) if snapshot.bound_content().is_some() => Err(Why::ContentMissing(name)),
-        (None, false) => begin(seen),
-        (Some(content), true) if content.spec.source.snapshot_handle.is_none() => {
-            Err(Why::ContentIsDynamic(name))
+    let binding = judge(Pair {
+        wants_static: is_static,
+        was_bound: snapshot.bound_content().is_some(),
+        content: seen.content.map(|content| SeenContent {
+            is_static: content.spec.source.snapshot_handle.is_some(),
+            points_back: content.points_to(snapshot),
+            may_bind: content.may_bind_to(snapshot),
+        }),
+    });
+    match (binding, seen.content) {
+        // The group makes the content of its members.
+        (Binding::Begin, _) if snapshot.group().is_some() => Ok(Next::Settled),
+        (Binding::Begin, _) => begin(seen),
+        (Binding::Missing, _) => Err(Why::ContentMissing(name)),
+        (Binding::IsDynamic, _) => Err(Why::ContentIsDynamic(name)),
+        (Binding::IsStatic, _) => Err(Why::ContentIsStatic(name)),
+        // A member's content may have been made without the UID by another controller, killed before it bound the two.
+        (Binding::Misbound, Some(content)) if snapshot.group().is_some() && content.may_bind_to(snapshot) => {
+            Ok(Next::Settled)
         }
-        (Some(content), false) if content.spec.source.snapshot_handle.is_some() => {
-            Err(Why::ContentIsStatic(name))
+        (Binding::Misbound, Some(content)) => Err(misbound(content)),
+        (Binding::Reserved, _) => Ok(Next::Do(Step::BindContent)),
+        // Of a member, the group says first what the driver said.
+        (Binding::Bound, Some(content)) if snapshot.group().is_some() && content.handle().is_none() => {
+            Ok(Next::Settled)
         }
-        (Some(content), true) if !content.may_bind_to(snapshot) => Err(misbound(content)),
-        (Some(content), false) if !content.points_to(snapshot) => Err(misbound(content)),
-        (Some(content), true) if !content.points_to(snapshot) => Ok(Next::Do(Step::BindContent)),
-        (Some(content), _) => {
-            let (status, news) = project(snapshot, content);
+        (Binding::Bound, Some(content)) => {
+            let (status, news) = project(snapshot, content, seen.group_name.as_deref());
             if snapshot.status.as_ref() == Some(&status) {
                 return Ok(Next::Settled);
             }
             Ok(Next::Do(Step::WriteStatus(Box::new(status), news)))
         }
+        (Binding::Misbound | Binding::Bound, None) => Ok(Next::Settled),
     }
 }
 
@@ -180,9 +233,12 @@ fn missing_finalizers(seen: &Seen<'_>) -> Vec<&'static str> {
                 && seen.class.is_some_and(|class| class.deletion_policy == "Delete")
         }
     };
-    let wanted = FINALIZERS
-        .into_iter()
-        .filter(|name| *name != keys::SNAPSHOT_BOUND_PROTECTION || goes_with_content);
+    let wanted = [
+        (keys::SNAPSHOT_AS_SOURCE_PROTECTION, true),
+        (keys::SNAPSHOT_BOUND_PROTECTION, goes_with_content),
+    ];
+    let wanted = wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
+    let wanted = wanted.map(|(name, _)| name);
     wanted.filter(|name| !finalizer::is_present(meta, name)).collect()
 }
 
@@ -195,17 +251,8 @@ fn begin(seen: &Seen<'_>) -> Result<Next, Why> {
         .persistent_volume_claim_name
         .clone()
         .unwrap_or_default();
-    let claim = seen.claim.ok_or_else(|| Why::NoClaim(claim_name.clone()))?;
-    if claim.metadata.deletion_timestamp.is_some() {
-        return Err(Why::ClaimDeleting(claim_name));
-    }
-    if claim::phase(claim) != Some(ClaimPhase::Bound) {
-        return Err(Why::ClaimNotBound(claim_name));
-    }
-    let pv = seen.pv.filter(|pv| volume::is_linked_to(pv, claim));
-    let pv = pv.ok_or(Why::VolumeMisbound(claim_name))?;
-    let csi = pv.spec.as_ref().and_then(|spec| spec.csi.as_ref());
-    let csi = csi.ok_or_else(|| Why::NotCsi(pv.metadata.name.clone().unwrap_or_default()))?;
+    let claim = seen.claim.ok_or(Why::NoClaim(claim_name))?;
+    let (pv, csi) = cut_of(claim, seen.pv)?;
     let Some(class) = seen.class else {
         return Ok(Next::Do(Step::AssignClass(default_class(seen, &csi.driver)?)));
     };
@@ -220,7 +267,7 @@ fn begin(seen: &Seen<'_>) -> Result<Next, Why> {
     if seen.keeps_volume_mode {
         content.spec.source_volume_mode = pv.spec.as_ref().and_then(|spec| spec.volume_mode.clone());
     }
-    if let Some(node_name) = managing_node(pv, seen.nodes)? {
+    if let Some(node_name) = managing_node(&[pv], seen.nodes)? {
         let label = (keys::SNAPSHOT_MANAGED_BY.to_string(), node_name);
         content.metadata.labels = Some([label].into());
     }
@@ -230,40 +277,19 @@ fn begin(seen: &Seen<'_>) -> Result<Next, Why> {
     Ok(Next::Do(Step::CreateContent(Box::new(content))))
 }
 
-/// The node whose snapshotter manages what is made of the PV: the first that the PV may be used on. None where nobody asks,
-/// or where the PV may be used everywhere.
-fn managing_node(pv: &PersistentVolume, nodes: Option<&[Arc<Node>]>) -> Result<Option<String>, Why> {
-    let affinity = pv.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-    let (Some(nodes), Some(_)) = (nodes, affinity.and_then(|affinity| affinity.required.as_ref())) else {
-        return Ok(None);
-    };
-    let fitting = nodes
-        .iter()
-        .filter(|node| node_affinity::pv_fits_node(pv, (&***node).into()).unwrap_or(false))
-        .filter_map(|node| node.metadata.name.clone());
-    // The same one for every snapshot of the volume, whatever the order of the cache.
-    fitting
-        .min()
-        .map(Some)
-        .ok_or_else(|| Why::NoNode(pv.metadata.name.clone().unwrap_or_default()))
-}
-
 fn default_class(seen: &Seen<'_>, driver: &str) -> Result<String, Why> {
-    let mut names: Vec<String> = seen
+    let names = seen
         .default_classes
         .iter()
         .filter(|class| class.driver == driver)
-        .filter_map(|class| class.metadata.name.clone())
-        .collect();
-    names.sort();
-    match names.len() {
-        0 => Err(Why::NoDefaultClass(driver.to_string())),
-        1 => Ok(names.remove(0)),
-        _ => Err(Why::SeveralDefaultClasses {
-            driver: driver.to_string(),
-            classes: names,
-        }),
-    }
+        .filter_map(|class| class.metadata.name.clone());
+    only_default(names).map_err(|classes| {
+        let driver = driver.to_string();
+        match classes.is_empty() {
+            true => Why::NoDefaultClass(driver),
+            false => Why::SeveralDefaultClasses { driver, classes },
+        }
+    })
 }
 
 fn content_for(
@@ -325,6 +351,15 @@ fn delete(seen: &Seen<'_>) -> Next {
     let content = seen.content.filter(|content| content.points_to(seen.snapshot));
     if content.is_some() && seen.is_restoring {
         return Next::Fail(Why::Restoring);
+    }
+    match seen.group {
+        // Going, it takes its members along once its own content is dealt with.
+        Some(group) if group.metadata.deletion_timestamp.is_some() => return Next::Wait,
+        Some(group) => {
+            let name = group.metadata.name.clone().unwrap_or_default();
+            return Next::Fail(Why::InGroup(name));
+        }
+        None => {}
     }
     match content {
         Some(content) if !content.is_being_deleted() => Next::Do(Step::MarkContentDeleted),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use moorline_model::group_snapshot::VolumeGroupSnapshot;
 use moorline_model::keys;
 use moorline_model::secret_template::TemplateError;
 use moorline_model::snapshot::{SnapshotSecret, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
@@ -25,6 +26,8 @@ struct World {
     pv: Option<PersistentVolume>,
     is_restoring: bool,
     nodes: Option<Vec<Arc<Node>>>,
+    group_name: Option<String>,
+    group: Option<VolumeGroupSnapshot>,
 }
 
 impl World {
@@ -38,7 +41,33 @@ impl World {
             pv: Some(object(source_pv(json!({})), &json!({}))),
             is_restoring: false,
             nodes: None,
+            group_name: None,
+            group: None,
         }
+    }
+
+    /// A member of the group `g`.
+    fn member(patch: Value) -> Self {
+        let mut base = json!({
+            "metadata": {"name": "snapshot-ab", "ownerReferences": owner("gu"), "finalizers": [
+                keys::SNAPSHOT_IN_GROUP_PROTECTION,
+                keys::SNAPSHOT_AS_SOURCE_PROTECTION,
+                keys::SNAPSHOT_BOUND_PROTECTION,
+            ]},
+            "spec": {"volumeSnapshotClassName": null},
+        });
+        merge(&mut base, &patch);
+        Self::new(base).class(None)
+    }
+
+    fn group(mut self, group: Option<Value>) -> Self {
+        self.group = group.map(|patch| object(group_json(), &patch));
+        self
+    }
+
+    fn of_group(mut self, name: &str) -> Self {
+        self.group_name = Some(name.to_string());
+        self
     }
 
     fn content(mut self, patch: Value) -> Self {
@@ -86,8 +115,18 @@ impl World {
             is_restoring: self.is_restoring,
             keeps_volume_mode: true,
             nodes: self.nodes.as_deref(),
+            group_name: self.group_name.clone(),
+            group: self.group.as_ref(),
         })
     }
+}
+
+fn owner(uid: &str) -> Value {
+    json!([{"apiVersion": "groupsnapshot.storage.k8s.io/v1", "kind": "VolumeGroupSnapshot", "name": "g", "uid": uid}])
+}
+
+fn group_json() -> Value {
+    json!({"metadata": {"namespace": "ns", "name": "g", "uid": "gu"}, "spec": {"source": {"selector": {}}}})
 }
 
 fn made(more: Value) -> Next {
@@ -539,6 +578,111 @@ fn a_snapshot_is_deleted_in_order() {
                 "finalizers": [keys::SNAPSHOT_AS_SOURCE_PROTECTION]},
                 "spec": {"source": {"persistentVolumeClaimName": null}}})),
             Next::Do(Step::RemoveFinalizers(vec![keys::SNAPSHOT_AS_SOURCE_PROTECTION])),
+        ),
+    ];
+    for (name, world, expected) in cases {
+        assert_eq!(world.decide(), expected, "{name}");
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
+fn members_of_groups_are_made_and_deleted_with_their_group() {
+    let going = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let ours = json!({"metadata": {"name": "snapcontent-ab"}, "spec": {"volumeSnapshotRef": {"name": "snapshot-ab"},
+        "volumeSnapshotClassName": null}});
+    let ours_with = |more: Value| {
+        let mut content = ours.clone();
+        merge(&mut content, &more);
+        content
+    };
+    let ready =
+        json!({"status": {"snapshotHandle": "h1", "readyToUse": true, "volumeGroupSnapshotHandle": "g1"}});
+    let bound = json!({"status": {"boundVolumeSnapshotContentName": "snapcontent-su", "readyToUse": true}});
+    let said = json!({"status": {"boundVolumeSnapshotContentName": "snapcontent-su", "readyToUse": true,
+        "volumeGroupSnapshotName": "g"}});
+    let cases = [
+        (
+            "no content yet: no class is looked for, and none is made",
+            World::member(json!({})),
+            Next::Settled,
+        ),
+        (
+            "another controller made its content without the UID",
+            World::member(json!({}))
+                .content(ours_with(json!({"spec": {"volumeSnapshotRef": {"uid": null}}}))),
+            Next::Settled,
+        ),
+        (
+            "the driver's word is missing",
+            World::member(json!({})).content(ours.clone()),
+            Next::Settled,
+        ),
+        (
+            "cut",
+            World::member(json!({})).content(ours_with(ready.clone())),
+            status(
+                json!({"boundVolumeSnapshotContentName": "snapcontent-ab", "readyToUse": true, "volumeGroupSnapshotName": "g"}),
+                &[News::Ready],
+            ),
+        ),
+        (
+            "one that existed before: of which group",
+            World::new(bound.clone()).content(ready.clone()).of_group("g"),
+            status(
+                json!({"boundVolumeSnapshotContentName": "snapcontent-su", "readyToUse": true, "volumeGroupSnapshotName": "g"}),
+                &[],
+            ),
+        ),
+        (
+            "whose group is not known yet",
+            World::new(bound).content(ready.clone()),
+            Next::Settled,
+        ),
+        (
+            "then it belongs to the group",
+            World::new(said.clone())
+                .content(ready.clone())
+                .group(Some(json!({}))),
+            Next::Do(Step::AddOwner(Box::new(
+                serde_json::from_value(owner("gu")[0].clone()).unwrap(),
+            ))),
+        ),
+        (
+            "unless that goes",
+            World::new(said.clone())
+                .content(ready.clone())
+                .group(Some(going.clone())),
+            Next::Settled,
+        ),
+        ("or isn't there", World::new(said).content(ready), Next::Settled),
+        (
+            "deleted alone",
+            World::member(going.clone())
+                .content(ours.clone())
+                .group(Some(json!({}))),
+            Next::Fail(Why::InGroup("g".into())),
+        ),
+        (
+            "deleted with its group, which waits for the driver",
+            World::member(going.clone())
+                .content(ours.clone())
+                .group(Some(going.clone())),
+            Next::Wait,
+        ),
+        (
+            "the group is gone",
+            World::member(going.clone()).content(ours.clone()),
+            Next::Do(Step::MarkContentDeleted),
+        ),
+        (
+            "nothing left",
+            World::member(going),
+            Next::Do(Step::RemoveFinalizers(vec![
+                keys::SNAPSHOT_AS_SOURCE_PROTECTION,
+                keys::SNAPSHOT_BOUND_PROTECTION,
+                keys::SNAPSHOT_IN_GROUP_PROTECTION,
+            ])),
         ),
     ];
     for (name, world, expected) in cases {

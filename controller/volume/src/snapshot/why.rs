@@ -88,6 +88,11 @@ pub enum Why {
     /// It can't be deleted: a claim is being filled from it.
     #[error("Snapshot is being used to restore a PVC")]
     Restoring,
+    /// It can't be deleted alone.
+    #[error(
+        "deletion of the individual volume snapshot is not allowed as it belongs to group snapshot {0:?}: deleting the group snapshot deletes all of its snapshots"
+    )]
+    InGroup(String),
 }
 
 impl Why {
@@ -109,13 +114,13 @@ impl Why {
             | Why::NoNode(_)
             | Why::ForeignClass { .. }
             | Why::Secret(_) => "SnapshotContentCreationFailed",
-            Why::Restoring => "SnapshotDeletePending",
+            Why::Restoring | Why::InGroup(_) => "SnapshotDeletePending",
         }
     }
 
     /// Whether it is written into the snapshot's status, with `readyToUse: false`; else it is only told.
     pub fn is_in_status(&self) -> bool {
-        !matches!(self, Why::Restoring)
+        !matches!(self, Why::Restoring | Why::InGroup(_))
     }
 
     /// The reason with whose move it is, and what that one can do.
@@ -166,6 +171,10 @@ impl Why {
             Why::Restoring => (
                 Actor::Provisioner,
                 "wait until the claim that is being filled from it is bound, or delete that claim".to_string(),
+            ),
+            Why::InGroup(group) => (
+                Actor::User,
+                format!("delete VolumeGroupSnapshot {group:?}; its snapshots go with it"),
             ),
         };
         Explanation::new(self.reason(), self.to_string(), actor, advice)
@@ -219,6 +228,7 @@ mod tests {
             (Why::NoNode(name()), Actor::Admin, "nodeAffinity allows"),
             (foreign, Actor::User, "a class of driver \"d2\""),
             (Why::Restoring, Actor::Provisioner, "being filled"),
+            (Why::InGroup(name()), Actor::User, "VolumeGroupSnapshot \"x\""),
         ];
         for (why, actor, advice) in cases {
             let found = why.explanation();

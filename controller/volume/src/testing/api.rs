@@ -227,7 +227,7 @@ impl TestApi {
                 version.changed().await.unwrap();
             }
         };
-        let limit = std::time::Duration::from_secs(10);
+        let limit = std::time::Duration::from_secs(60);
         if tokio::time::timeout(limit, waiting).await.is_err() && !holds(self) {
             panic!("not reached: {what}; there is {:#?}", self.state.lock().objects);
         }
@@ -243,8 +243,8 @@ impl TestApi {
         if self.state.lock().dead >= process {
             std::future::pending::<()>().await;
         }
-        if parts.uri.path() == "/apis/snapshot.storage.k8s.io/v1" {
-            return respond(&snapshot_kinds());
+        if let Some(kinds) = snapshot_kinds(parts.uri.path()) {
+            return respond(&kinds);
         }
         let place = Place::parse(parts.uri.path());
         let query = parts.uri.query().unwrap_or_default();
@@ -368,28 +368,42 @@ fn kind_of(resource: &str) -> &'static str {
         "volumesnapshots" => "VolumeSnapshot",
         "volumesnapshotcontents" => "VolumeSnapshotContent",
         "volumesnapshotclasses" => "VolumeSnapshotClass",
+        "volumegroupsnapshots" => "VolumeGroupSnapshot",
+        "volumegroupsnapshotcontents" => "VolumeGroupSnapshotContent",
+        "volumegroupsnapshotclasses" => "VolumeGroupSnapshotClass",
         other => panic!("unknown resource {other}"),
     }
 }
 
+const SNAPSHOTS: &str = "snapshot.storage.k8s.io/v1";
+const GROUP_SNAPSHOTS: &str = "groupsnapshot.storage.k8s.io/v1";
+
 /// Discovery of the snapshot kinds.
-fn snapshot_kinds() -> Value {
-    let plurals = [
-        "volumesnapshots",
-        "volumesnapshotcontents",
-        "volumesnapshotclasses",
-    ];
+fn snapshot_kinds(path: &str) -> Option<Value> {
+    let group_version = path.strip_prefix("/apis/")?;
+    let plurals = match group_version {
+        SNAPSHOTS => [
+            "volumesnapshots",
+            "volumesnapshotcontents",
+            "volumesnapshotclasses",
+        ],
+        GROUP_SNAPSHOTS => [
+            "volumegroupsnapshots",
+            "volumegroupsnapshotcontents",
+            "volumegroupsnapshotclasses",
+        ],
+        _ => return None,
+    };
     let resources: Vec<Value> = plurals
         .iter()
         .map(|plural| {
-            let is_namespaced = *plural == "volumesnapshots";
+            let is_namespaced = plural.ends_with("snapshots");
             json!({"name": plural, "singularName": "", "namespaced": is_namespaced, "kind": kind_of(plural), "verbs": []})
         })
         .collect();
-    json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "snapshot.storage.k8s.io/v1",
-        "resources": resources,
-    })
+    Some(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
+    }))
 }
 
 fn respond(object: &Value) -> Answer {
@@ -408,8 +422,8 @@ impl State {
         object["apiVersion"] = json!(match resource {
             "storageclasses" | "volumeattachments" | "csidrivers" | "volumeattributesclasses" =>
                 "storage.k8s.io/v1",
-            "volumesnapshots" | "volumesnapshotcontents" | "volumesnapshotclasses" =>
-                "snapshot.storage.k8s.io/v1",
+            resource if resource.starts_with("volumegroupsnapshot") => GROUP_SNAPSHOTS,
+            resource if resource.starts_with("volumesnapshot") => SNAPSHOTS,
             _ => "v1",
         });
         object["kind"] = json!(kind_of(resource));

@@ -43,7 +43,9 @@ fn informers(net: &Net, process: ProcId) -> Informers {
 
 pub(super) async fn controllers(net: Net, id: ProcId, election: Election) -> anyhow::Result<()> {
     let informers = informers(&net, id);
-    let config = moorline_volume_controllers::Config::default();
+    let mut config = moorline_volume_controllers::Config::default();
+    // Their kinds are not in the simulated world yet.
+    config.snapshot.serves_groups = false;
     elected(&net, id, election, |stop| async {
         moorline_volume_controllers::run(config, informers, stop).await?;
         Ok(())

@@ -11,6 +11,7 @@ use k8s_openapi::{
     },
 };
 use kube::{Api, Client, Resource, api::ListParams};
+use moorline_model::group_snapshot::VolumeGroupSnapshot;
 use moorline_model::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 use moorline_runtime::Cache;
 use moorline_scheduler::snapshot::Objects;
@@ -36,6 +37,8 @@ pub(super) struct Facts {
     pub contents: Cache<VolumeSnapshotContent>,
     /// Their classes.
     pub snapshot_classes: Cache<VolumeSnapshotClass>,
+    /// VolumeGroupSnapshots.
+    pub groups: Cache<VolumeGroupSnapshot>,
     /// Events.
     pub events: Vec<Event>,
     /// Kinds that could not be read.
@@ -73,6 +76,7 @@ impl Facts {
             snapshots: Cache::detached(),
             contents: Cache::detached(),
             snapshot_classes: Cache::detached(),
+            groups: Cache::detached(),
             events: Vec::new(),
             unread: Vec::new(),
             partial: Vec::new(),
@@ -102,10 +106,11 @@ impl Facts {
                 fill_in(client, namespace, &objects.claims),
                 fill_in(client, namespace, &facts.pods),
                 fill_in(client, namespace, &facts.snapshots),
+                fill_in(client, namespace, &facts.groups),
             );
             [
                 volumes.0, volumes.1, volumes.2, volumes.3, volumes.4, volumes.5, volumes.6, volumes.7,
-                others.0, others.1, others.2, others.3, others.4,
+                others.0, others.1, others.2, others.3, others.4, others.5,
             ]
         });
         for outcome in outcomes {

@@ -46,6 +46,7 @@ async fn controller(program: Program, values: Values, stop: CancellationToken) -
     let used: &[&str] = match program {
         Program::Provisioner => &[settings::RELEASE, "Topology", settings::CROSS_NAMESPACE],
         Program::Resizer => &[settings::RELEASE, settings::ATTRIBUTES_CLASS],
+        Program::Snapshotter => &[settings::RELEASE, settings::GROUPS],
         _ => &[settings::RELEASE],
     };
     settings::check_gates(&values, program.gates(), used)?;

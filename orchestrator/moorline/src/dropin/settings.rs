@@ -20,6 +20,9 @@ pub(crate) const RELEASE: &str = "ReleaseLeaderElectionOnExit";
 /// The switch of modification by class.
 pub(crate) const ATTRIBUTES_CLASS: &str = "VolumeAttributesClass";
 
+/// The switch of group snapshots.
+pub(crate) const GROUPS: &str = "CSIVolumeGroupSnapshot";
+
 /// The switch of sources in other namespaces.
 pub(crate) const CROSS_NAMESPACE: &str = "CrossNamespaceVolumeDataSource";
 
@@ -243,16 +246,22 @@ pub(crate) fn resizer(values: &Values) -> anyhow::Result<ResizerConfig> {
 /// # Errors
 /// A value that can't be used.
 pub(crate) fn snapshotter(values: &Values) -> anyhow::Result<SnapshotterConfig> {
-    let prefix = values.text("snapshot-name-prefix");
-    if prefix.is_empty() {
-        bail!("--snapshot-name-prefix must not be empty");
+    let prefixes = ["snapshot-name-prefix", "groupsnapshot-name-prefix"];
+    for flag in prefixes {
+        if values.text(flag).is_empty() {
+            bail!("--{flag} must not be empty");
+        }
     }
+    let [prefix, group_prefix] = prefixes.map(|flag| values.text(flag));
     let mut config = SnapshotterConfig::new(values.text("csi-address"));
     config.timeout = values.duration("timeout");
     config.worker_threads = workers(values, "worker-threads")?;
     config.retry_interval = retry_interval(values)?;
     config.snapshot_name_prefix = prefix.to_owned();
     config.snapshot_name_uuid_length = uuid_length(values, "snapshot-name-uuid-length")?;
+    config.serves_groups = values.gates("feature-gates").get(GROUPS).copied().unwrap_or(true);
+    config.group_snapshot_name_prefix = group_prefix.to_owned();
+    config.group_snapshot_name_uuid_length = uuid_length(values, "groupsnapshot-name-uuid-length")?;
     config.extra_create_metadata = values.flag("extra-create-metadata");
     if values.flag("node-deployment") {
         if values.flag("leader-election") {
@@ -275,6 +284,7 @@ pub(crate) fn snapshot_controller(values: &Values) -> anyhow::Result<snapshot::C
         retry_interval: retry_interval(values)?,
         prevent_volume_mode_conversion: values.flag("prevent-volume-mode-conversion"),
         is_distributed: values.flag("enable-distributed-snapshotting"),
+        serves_groups: values.gates("feature-gates").get(GROUPS).copied().unwrap_or(true),
     })
 }
 
@@ -321,6 +331,19 @@ mod tests {
             SnapshotterConfig::new("/run/csi/socket"),
         );
         assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let words = [
+            "--feature-gates=CSIVolumeGroupSnapshot=false",
+            "--groupsnapshot-name-prefix=x",
+            "--groupsnapshot-name-uuid-length=3",
+        ];
+        let config = snapshotter(&read(Program::Snapshotter, &words)).unwrap();
+        let named = (
+            config.group_snapshot_name_prefix.as_str(),
+            config.group_snapshot_name_uuid_length,
+        );
+        assert_eq!((config.serves_groups, named), (false, ("x", Some(3))));
+        let config = snapshot_controller(&read(Program::SnapshotController, &words[..1])).unwrap();
+        assert!(!config.serves_groups);
         let (ours, own) = (
             snapshot_controller(&read(Program::SnapshotController, &[])).unwrap(),
             snapshot::Config::default(),
@@ -354,6 +377,10 @@ mod tests {
             (
                 &["--snapshot-name-prefix="],
                 "--snapshot-name-prefix must not be empty",
+            ),
+            (
+                &["--groupsnapshot-name-prefix="],
+                "--groupsnapshot-name-prefix must not be empty",
             ),
             (&["--node-deployment", "--leader-election"], "exclude each other"),
             (&["--worker-threads=0"], "--worker-threads must be above 0"),

@@ -25,7 +25,7 @@ const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// Settings that can't be used, no snapshot kinds within the time for them, a lost Lease, a bug in the controller.
 pub(super) async fn serve(values: Values, stop: CancellationToken) -> anyhow::Result<()> {
     let program = Program::SnapshotController;
-    settings::check_gates(&values, program.gates(), &[settings::RELEASE])?;
+    settings::check_gates(&values, program.gates(), &[settings::RELEASE, settings::GROUPS])?;
     let election = settings::election(&values, "snapshot-controller-leader".to_owned())?;
     let config = Config {
         controllers: vec![Controller::Snapshot],

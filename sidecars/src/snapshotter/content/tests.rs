@@ -1,9 +1,11 @@
 //! The table of decisions about contents.
 
+use k8s_openapi::api::core::v1::SecretReference;
+use moorline_model::secret_template::TemplateError;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{DRIVER, at, driver, merged, object};
+use crate::testing::{DRIVER, driver, merged, object};
 
 fn base() -> Value {
     json!({
@@ -36,7 +38,7 @@ fn decided_with(patch: Value, class: Option<VolumeSnapshotClass>, can_list: bool
     }
     let (driver, config) = (driver(&capabilities), SnapshotterConfig::new("/csi.sock"));
     decide(&Seen {
-        content: Some(&content),
+        content: &content,
         class: class.as_ref(),
         driver: &driver,
         config: &config,
@@ -154,6 +156,10 @@ fn creation_of_dynamic_snapshots() {
     for (name, patch, expected) in cases {
         assert_eq!(decided(patch), expected, "{name}");
     }
+    let member = json!({"metadata": {"annotations": {keys::GROUP_SNAPSHOT_HANDLE: "g"}},
+        "status": {"snapshotHandle": "snap-1"}});
+    let next = decided_with(member, Some(class(json!({}))), false);
+    assert_eq!(next, Next::Settled, "the group's answer says how its members are");
 }
 
 #[test]
@@ -214,7 +220,7 @@ fn names_are_told_where_wanted() {
         class(json!({"parameters": null})),
     );
     let next = decide(&Seen {
-        content: Some(&content),
+        content: &content,
         class: Some(&class),
         driver: &driver,
         config: &config,
@@ -256,7 +262,7 @@ fn each_node_has_its_own_contents() {
             ..SnapshotterConfig::new("/csi.sock")
         };
         let next = decide(&Seen {
-            content: Some(&content),
+            content: &content,
             class: Some(&class),
             driver: &driver,
             config: &config,
@@ -374,20 +380,4 @@ fn deletion_of_contents() {
     for (name, patch, expected) in cases {
         assert_eq!(decided(patch), expected, "{name}");
     }
-}
-
-#[test]
-fn polling_slows_down_with_age() {
-    let mut content: VolumeSnapshotContent = object(base());
-    for (age, expected) in [(0, 1), (-5, 1), (8, 2), (40, 10), (4000, 15)] {
-        content.metadata.creation_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
-        assert_eq!(
-            poll_interval(&content, at(age)),
-            Duration::from_secs(expected),
-            "{age}"
-        );
-    }
-    content.metadata.creation_timestamp = None;
-    assert_eq!(poll_interval(&content, at(0)), POLL_MIN);
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use moorline_model::{
-    Actor, Explanation, claim, keys,
+    Actor, Explanation, claim,
+    group_snapshot::VolumeGroupSnapshot,
+    keys,
     snapshot::{SnapshotError, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent, sources_of},
 };
 use moorline_sidecars::explain;
@@ -72,6 +74,10 @@ impl Walk<'_> {
                 let since = deleted(&snapshot.metadata).or_else(|| created(&snapshot.metadata));
                 self.add(&object, explanation, since);
             }
+            Next::Wait => self.add(&object, group_going(snapshot), deleted(&snapshot.metadata)),
+            Next::Settled if content.is_none() && snapshot.group().is_some() && !is_deleting => {
+                self.add(&object, group_uncut(snapshot), created(&snapshot.metadata));
+            }
             Next::Settled | Next::Do(_) => {
                 if let Some(content) = content.filter(|_| is_deleting || !snapshot.is_ready()) {
                     self.content(&content);
@@ -81,6 +87,7 @@ impl Walk<'_> {
         let explained = [
             keys::SNAPSHOT_AS_SOURCE_PROTECTION,
             keys::SNAPSHOT_BOUND_PROTECTION,
+            keys::SNAPSHOT_IN_GROUP_PROTECTION,
         ];
         self.foreign_finalizers(&object, &snapshot.metadata, &explained, above);
     }
@@ -107,6 +114,7 @@ impl Walk<'_> {
         let pv = source.and_then(claim::volume_name);
         let pv = pv.and_then(|name| facts.objects.pvs.get(None, name));
         let default_classes: Vec<&VolumeSnapshotClass> = classes.iter().map(Arc::as_ref).collect();
+        let group = self.group_of(snapshot);
         decide_snapshot(&Seen {
             snapshot,
             content,
@@ -118,7 +126,18 @@ impl Walk<'_> {
             keeps_volume_mode: true,
             // Only where the controller runs with --enable-distributed-snapshotting, which can't be seen from here.
             nodes: None,
+            group_name: snapshot.group_name().map(str::to_owned),
+            group: group.as_deref(),
         })
+    }
+
+    /// The group snapshot that a snapshot belongs to.
+    fn group_of(&self, snapshot: &VolumeSnapshot) -> Option<Arc<VolumeGroupSnapshot>> {
+        let name = snapshot.group_name()?;
+        let namespace = snapshot.metadata.namespace.as_deref();
+        let group = self.facts.groups.get(namespace, name)?;
+        let uid = snapshot.group().map(|owner| owner.uid.as_str());
+        (uid.is_none() || uid == group.metadata.uid.as_deref()).then_some(group)
     }
 
     /// Whether an unbound claim waits to be filled from it.
@@ -168,6 +187,26 @@ impl Walk<'_> {
         };
         self.add(&object, explanation, since);
     }
+}
+
+fn group_going(snapshot: &VolumeSnapshot) -> Explanation {
+    let group = snapshot.group_name().unwrap_or_default();
+    Explanation::new(
+        "GroupSnapshotDeleting",
+        format!("it goes after its group snapshot {group:?}, whose data the driver has to delete"),
+        Actor::Snapshotter,
+        "check that the driver's csi-snapshotter runs and what it logs",
+    )
+}
+
+fn group_uncut(snapshot: &VolumeSnapshot) -> Explanation {
+    let group = snapshot.group_name().unwrap_or_default();
+    Explanation::new(
+        "GroupSnapshotDue",
+        format!("the snapshot controller has to make its content, for group snapshot {group:?}"),
+        Actor::SnapshotController,
+        "check that the snapshot controller runs",
+    )
 }
 
 fn under_way(content: &VolumeSnapshotContent) -> Explanation {

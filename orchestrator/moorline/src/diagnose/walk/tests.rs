@@ -42,6 +42,7 @@ fn facts(objects: &[Value]) -> Facts {
             "VolumeSnapshot" => facts.snapshots.observe(read(object)),
             "VolumeSnapshotContent" => facts.contents.observe(read(object)),
             "VolumeSnapshotClass" => facts.snapshot_classes.observe(read(object)),
+            "VolumeGroupSnapshot" => facts.groups.observe(read(object)),
             "Event" => facts.events.push(read(object)),
             other => panic!("{other}"),
         }

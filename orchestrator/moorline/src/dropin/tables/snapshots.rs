@@ -4,7 +4,6 @@ use moorline_runtime::goflag::{Flag, Kind};
 
 use super::{ALWAYS_FRESH, RETRY_MAX, RETRY_START};
 
-const NO_GROUPS: &str = "group snapshots are not taken yet";
 const RESYNC: Flag = Flag::new(
     "resync-period",
     Kind::Duration,
@@ -24,7 +23,12 @@ pub(super) const SNAPSHOTTER: &[Flag] = &[
         "1m0s",
         "Deadline of each call to the driver",
     ),
-    Flag::new("worker-threads", Kind::Uint, "10", "Contents worked on at once"),
+    Flag::new(
+        "worker-threads",
+        Kind::Uint,
+        "10",
+        "Contents worked on at once, and as many of group snapshots",
+    ),
     Flag::new(
         "snapshot-name-prefix",
         Kind::Text,
@@ -42,15 +46,13 @@ pub(super) const SNAPSHOTTER: &[Flag] = &[
         Kind::Text,
         "groupsnapshot",
         "Names of group snapshots in the backend begin with it",
-    )
-    .ignored(NO_GROUPS),
+    ),
     Flag::new(
         "groupsnapshot-name-uuid-length",
         Kind::Int,
         "-1",
         "Characters of the group snapshot's UID in names; -1 for all",
-    )
-    .ignored(NO_GROUPS),
+    ),
     Flag::new(
         "extra-create-metadata",
         Kind::Bool,
@@ -74,7 +76,7 @@ pub(super) const SNAPSHOT_CONTROLLER: &[Flag] = &[
         "worker-threads",
         Kind::Uint,
         "10",
-        "Snapshots worked on at once, and as many contents",
+        "Snapshots worked on at once, and as many contents, group snapshots and their contents",
     ),
     Flag::new(
         "retry-crd-interval-max",

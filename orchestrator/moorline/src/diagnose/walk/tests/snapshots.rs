@@ -36,6 +36,25 @@ fn class(patch: Value) -> Value {
     object("VolumeSnapshotClass", "quick", &[base, patch])
 }
 
+/// The snapshot as a member of the group `g`.
+fn member(patch: Value) -> Value {
+    let mut base = json!({
+        "metadata": {"ownerReferences": [{"apiVersion": "groupsnapshot.storage.k8s.io/v1",
+            "kind": "VolumeGroupSnapshot", "name": "g", "uid": "g"}]},
+        "spec": {"volumeSnapshotClassName": null},
+    });
+    merge(&mut base, &patch);
+    base
+}
+
+fn group(patch: Value) -> Value {
+    let base = json!({
+        "apiVersion": "groupsnapshot.storage.k8s.io/v1", "metadata": {"namespace": "ns"},
+        "spec": {"source": {"selector": {}}},
+    });
+    object("VolumeGroupSnapshot", "g", &[base, patch])
+}
+
 fn of_volume(more: Objects) -> Objects {
     let mut objects = vec![
         claim("data", bound_to("pv1")),
@@ -140,6 +159,29 @@ fn snapshots() {
                 "deleted, and the sidecar has to delete the data",
                 of_volume(vec![snapshot(going_and_bound), content(content_going)]),
                 &["Waiting", "snapcontent-s1 SnapshotDeleting csi-snapshotter"],
+            ),
+            (
+                "a member of a group, without its content",
+                vec![snapshot(member(json!({})))],
+                &["Waiting", "s1 GroupSnapshotDue snapshot-controller"],
+            ),
+            (
+                "a member, deleted alone",
+                vec![
+                    snapshot(member(going.clone())),
+                    group(json!({})),
+                    content(json!({})),
+                ],
+                &["ActionNeeded", "s1 SnapshotDeletePending user"],
+            ),
+            (
+                "a member, deleted with its group",
+                vec![
+                    snapshot(member(going.clone())),
+                    group(deleting(&["x"])),
+                    content(json!({})),
+                ],
+                &["Waiting", "s1 GroupSnapshotDeleting csi-snapshotter"],
             ),
             (
                 "deleted, and nothing is left of it",

@@ -1,0 +1,67 @@
+//! What has to hold of a claim before snapshots are taken of its volume, alone or in a group. Pure.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, Node, PersistentVolume, PersistentVolumeClaim};
+use moorline_model::claim::ClaimPhase;
+use moorline_model::{claim, node_affinity, volume};
+
+use super::why::Why;
+
+/// The volume that a snapshot of the claim is cut of, given the PV that the claim names.
+pub(super) fn cut_of<'a>(
+    claim: &PersistentVolumeClaim,
+    pv: Option<&'a PersistentVolume>,
+) -> Result<(&'a PersistentVolume, &'a CSIPersistentVolumeSource), Why> {
+    let name = || claim.metadata.name.clone().unwrap_or_default();
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(Why::ClaimDeleting(name()));
+    }
+    if claim::phase(claim) != Some(ClaimPhase::Bound) {
+        return Err(Why::ClaimNotBound(name()));
+    }
+    let pv = pv.filter(|pv| volume::is_linked_to(pv, claim));
+    let pv = pv.ok_or_else(|| Why::VolumeMisbound(name()))?;
+    let csi = pv.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+    let csi = csi.ok_or_else(|| Why::NotCsi(pv.metadata.name.clone().unwrap_or_default()))?;
+    Ok((pv, csi))
+}
+
+/// The node whose snapshotter manages what is made of the PVs: the first that all of them may be used on. None where
+/// nobody asks, or where they may be used everywhere.
+pub(super) fn managing_node(
+    pvs: &[&PersistentVolume],
+    nodes: Option<&[Arc<Node>]>,
+) -> Result<Option<String>, Why> {
+    let is_placed = |pv: &&&PersistentVolume| {
+        let affinity = pv.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+        affinity.is_some_and(|affinity| affinity.required.is_some())
+    };
+    let placed: Vec<_> = pvs.iter().filter(is_placed).collect();
+    let (Some(nodes), Some(first)) = (nodes, placed.first()) else {
+        return Ok(None);
+    };
+    let fits_all = |node: &&Arc<Node>| {
+        let mut placed = placed.iter();
+        placed.all(|pv| node_affinity::pv_fits_node(pv, (&***node).into()).unwrap_or(false))
+    };
+    let fitting = nodes
+        .iter()
+        .filter(fits_all)
+        .filter_map(|node| node.metadata.name.clone());
+    // The same one for every snapshot of the volumes, whatever the order of the cache.
+    fitting
+        .min()
+        .map(Some)
+        .ok_or_else(|| Why::NoNode(first.metadata.name.clone().unwrap_or_default()))
+}
+
+/// The only one of a driver's default classes, by their names; else all of them, sorted.
+pub(super) fn only_default(names: impl Iterator<Item = String>) -> Result<String, Vec<String>> {
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    match names.len() {
+        1 => Ok(names.remove(0)),
+        _ => Err(names),
+    }
+}
