@@ -16,6 +16,7 @@ use crate::cache::Caches;
 use crate::customs::Customs;
 use crate::loops::event_lease::EventLeases;
 use crate::metrics::Metrics;
+use crate::objects::quotas::Turns;
 use crate::pki::{Names, Pki};
 use crate::subresources::kubelet::KubeletClient;
 
@@ -74,6 +75,8 @@ pub(crate) struct Api {
     pub(crate) kubelets: KubeletClient,
     /// Held while a service is given its addresses and ports, until it is stored.
     pub(crate) service_numbers: Arc<tokio::sync::Mutex<()>>,
+    /// Whose turn it is to charge the quotas of a namespace.
+    pub(crate) quota_turns: Turns,
     /// Ends all watches and log streams.
     pub(crate) watches_stop: CancellationToken,
     /// Everything is there, and no stop was asked for.

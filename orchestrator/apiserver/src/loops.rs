@@ -8,6 +8,8 @@ pub(crate) mod definitions;
 pub(crate) mod event_lease;
 mod garbage;
 mod namespaces;
+pub(crate) mod node_taints;
+mod quotas;
 mod service_accounts;
 
 use std::sync::Arc;
@@ -36,6 +38,14 @@ pub(crate) fn start(api: &Arc<Api>, tasks: &TaskTracker, stop: &CancellationToke
     tasks.spawn(
         stop.clone()
             .run_until_cancelled_owned(aggregation::run(caller.clone())),
+    );
+    tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(quotas::run(caller.clone())),
+    );
+    tasks.spawn(
+        stop.clone()
+            .run_until_cancelled_owned(node_taints::run(caller.clone())),
     );
     tasks.spawn(stop.clone().run_until_cancelled_owned(garbage::run(caller)));
     tasks.spawn(

@@ -31,6 +31,7 @@ use crate::http::listener;
 use crate::loops::event_lease::EventLeases;
 use crate::loops::{self, Caller, bootstrap};
 use crate::metrics::Metrics;
+use crate::objects::quotas::Turns;
 use crate::pki::{Pki, PkiError};
 use crate::service::ApiService;
 use crate::subresources::kubelet::KubeletClient;
@@ -110,6 +111,7 @@ impl ApiServer {
             event_leases: EventLeases::new(config.event_ttl),
             metrics: Metrics::new(),
             service_numbers: Arc::default(),
+            quota_turns: Turns::default(),
             kubelets: KubeletClient::new(pki.kubelet_client_tls()?, tasks.clone()),
             watches_stop: stop.child_token(),
             is_ready: AtomicBool::new(false),

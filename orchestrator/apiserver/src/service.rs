@@ -22,6 +22,7 @@ use crate::http::negotiation::{Encoding, Objects};
 use crate::http::path::{self, ResourcePath, Target};
 use crate::http::query::Query;
 use crate::http::{Answer, Failure, body, compression, negotiation};
+use crate::objects::notes::Notes;
 use crate::objects::{Call, Resource, create, delete, list, notice, patch, render, update, watch};
 use crate::subresources::streams;
 use crate::{components, reviews, subresources};
@@ -51,7 +52,7 @@ impl ApiService {
             Ok(answer) => answer,
             Err(failure) => {
                 tracing::debug!(method = %parts.method, path = parts.uri.path(), code = failure.code().as_u16(), %failure, "A request failed.");
-                let answer = body::failure(&failure);
+                let answer = create::with_warnings(body::failure(&failure), failure.warnings());
                 if negotiation::wants_protobuf(accept(&parts.headers)) {
                     render::in_protobuf(answer)
                 } else {
@@ -172,7 +173,8 @@ impl ApiService {
     {
         let verb = verb(&parts.method, path, query)?;
         self.api.authorizer.check(user, &attributes(verb, path, query))?;
-        let call = self.call(parts, user, path, query)?;
+        let notes = Notes::default();
+        let call = self.call(parts, user, path, query, &notes)?;
         if let Some(subresource) = path.subresource.as_deref()
             && streams::is_stream(call.resource.facts.plural, path.subresource.as_deref())
         {
@@ -188,9 +190,13 @@ impl ApiService {
             return work.await;
         }
         let timeout = self.api.config.request_timeout;
-        tokio::time::timeout(timeout, work)
-            .await
-            .unwrap_or_else(|_| Err(Failure::deadline()))
+        let outcome = tokio::time::timeout(timeout, work).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Failure::deadline()));
+        let warnings = notes.take();
+        match outcome {
+            Ok(answer) => Ok(create::with_warnings(answer, &warnings)),
+            Err(failure) => Err(failure.with_warnings(warnings)),
+        }
     }
 
     fn call<'r>(
@@ -199,6 +205,7 @@ impl ApiService {
         user: &'r User,
         path: &'r ResourcePath<'_>,
         query: &'r Query<'_>,
+        notes: &'r Notes,
     ) -> Result<Call<'r>, Failure> {
         let resource = Resource::find(&self.api, &path.group, &path.version, &path.resource);
         let resource = resource.ok_or_else(Failure::no_such_path)?;
@@ -228,6 +235,7 @@ impl ApiService {
             query,
             headers: &parts.headers,
             form: negotiation::answer_form(accept.filter(|_| !is_text), objects)?,
+            notes,
         })
     }
 }

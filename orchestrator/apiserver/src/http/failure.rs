@@ -43,6 +43,10 @@ struct Inner {
     details: Details,
     /// For an expired list: the token that goes on with newer data.
     continue_token: Option<String>,
+    /// What the client is told beside it.
+    warnings: Vec<String>,
+    /// The whole `Status`, where somebody else made it.
+    status: Option<Value>,
 }
 
 /// The object or collection a failure is about.
@@ -80,6 +84,8 @@ impl Failure {
             message,
             details: Details::default(),
             continue_token: None,
+            warnings: Vec::new(),
+            status: None,
         }))
     }
 
@@ -267,6 +273,15 @@ impl Failure {
         self
     }
 
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.0.warnings = warnings;
+        self
+    }
+
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
+
     pub(crate) fn code(&self) -> StatusCode {
         self.0.code
     }
@@ -283,6 +298,9 @@ impl Failure {
     /// The `Status` object.
     pub(crate) fn to_json(&self) -> Value {
         let inner = &self.0;
+        if let Some(status) = &inner.status {
+            return status.clone();
+        }
         let mut metadata = json!({});
         if let Some(token) = &inner.continue_token {
             metadata["continue"] = token.as_str().into();

@@ -14,6 +14,7 @@ use crate::cache::Collection;
 use crate::http::negotiation::{Encoding, Form, Shape};
 use crate::http::query::Query;
 use crate::http::{Answer, Failure};
+use crate::objects::notes::Notes;
 use crate::objects::owners::Owners;
 use crate::objects::update::Proposal;
 use crate::objects::{Call, Resource, create, delete, update};
@@ -134,6 +135,7 @@ impl Caller {
     ) -> Result<T, Failure> {
         let query = Query::default();
         let headers = HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static(NAME))]);
+        let notes = Notes::default();
         let call = Call {
             api: &self.api,
             user: &self.user,
@@ -147,6 +149,7 @@ impl Caller {
                 encoding: Encoding::Json,
                 shape: Shape::Object,
             },
+            notes: &notes,
         };
         act(&call).await
     }

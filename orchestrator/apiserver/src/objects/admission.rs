@@ -2,9 +2,14 @@
 //! here they get what they need from the caches.
 
 mod claim;
+mod in_namespace;
+mod limits;
+mod node_restriction;
 mod pod;
+mod pod_security;
 pub(crate) mod priority;
 mod role;
+mod runtime_class;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +23,7 @@ use crate::auth::rbac::Attributes;
 use crate::cache::{Collection, Entry};
 use crate::http::failure::About;
 use crate::http::{Cause, Failure};
+use crate::loops::node_taints;
 
 /// How long a pod may wait for the `default` ServiceAccount of a namespace that was just made.
 const SERVICE_ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -46,11 +52,12 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
         check_namespace(call, namespace, &name)?;
     }
     let refuse = |why: String| Failure::forbidden(call.resource.about(&name), &why);
+    restrict_node(call, &name, None, Some(object))?;
     match (facts.group, facts.plural) {
-        ("", "pods") => {
-            let account = service_account(call, object).await.map_err(refuse)?;
-            let classes = objects_of(call.api, SCHEDULING, PRIORITIES);
-            pod::complete(object, &account, &classes, rand::random()).map_err(refuse)
+        ("", "pods") => complete_pod(call, object).await.map_err(refuse),
+        ("", "nodes") => {
+            taint_new_node(object);
+            Ok(())
         }
         ("", "persistentvolumeclaims") => {
             if claim::names_no_class(object) {
@@ -75,6 +82,82 @@ pub(crate) async fn create(call: &Call<'_>, object: &mut Value) -> Result<(), Fa
         (RBAC, _) => check_role(call, None, object),
         _ => Ok(()),
     }
+}
+
+/// What all admission plugins check once an object is finished; what it was before is absent for new ones.
+pub(crate) fn check(call: &Call<'_>, old: Option<&Value>, new: &Value) -> Result<(), Failure> {
+    if call.subresource.is_some() || call.resource.custom.is_some() {
+        return Ok(());
+    }
+    in_namespace::check_limits(call, old, new)?;
+    in_namespace::check_security(call, old, new)
+}
+
+async fn complete_pod(call: &Call<'_>, pod: &mut Value) -> Result<(), String> {
+    limits::set_defaults(pod, &in_namespace::limit_ranges(call));
+    if pod::is_mirror(pod) {
+        if !tree::text(pod, &["spec", "serviceAccountName"]).is_empty() {
+            return Err("a mirror pod may not reference service accounts".to_owned());
+        }
+    } else {
+        let account = service_account(call, pod).await?;
+        pod::set_account(pod, &account, rand::random());
+    }
+    let classes = objects_of(call.api, SCHEDULING, PRIORITIES);
+    pod::complete(pod, &classes)?;
+    let class = match tree::text(pod, &["spec", "runtimeClassName"]) {
+        "" => None,
+        name => collection(call.api, "node.k8s.io", "runtimeclasses").and_then(|classes| classes.get(name)),
+    };
+    runtime_class::apply(pod, class.map(|class| class.value()).as_ref())
+}
+
+/// A new node takes no pods until its state is known.
+fn taint_new_node(node: &mut Value) {
+    let mut taints = tree::list(node, &["spec", "taints"]).to_vec();
+    if !taints.iter().any(node_taints::is_not_ready) {
+        taints.push(node_taints::first_taint());
+        tree::map_mut(node, &["spec"]).insert("taints".to_owned(), taints.into());
+    }
+}
+
+/// A node writes only what is its own.
+fn restrict_node(
+    call: &Call<'_>,
+    name: &str,
+    old: Option<&Value>,
+    new: Option<&Value>,
+) -> Result<(), Failure> {
+    let Some(node) = crate::auth::node::name(call.user) else {
+        return Ok(());
+    };
+    let facts = call.resource.facts;
+    let write = node_restriction::Write {
+        node,
+        group: facts.group,
+        plural: facts.plural,
+        subresource: call.subresource.map_or("", |sub| sub.name),
+        namespace: call.namespace.unwrap_or_default(),
+        name,
+        old,
+        new,
+    };
+    node_restriction::check(&write).map_err(|why| Failure::forbidden(call.resource.about(name), &why))
+}
+
+/// Admits an eviction of a pod.
+pub(crate) fn evict(call: &Call<'_>, pod: &Value) -> Result<(), Failure> {
+    restrict_node(call, call.name.unwrap_or_default(), Some(pod), Some(pod))
+}
+
+/// Admits a request for a token: nodes ask for those of their pods alone.
+pub(crate) fn token(call: &Call<'_>, request: &Value) -> Result<(), Failure> {
+    let bound = tree::text(request, &["spec", "boundObjectRef", "name"]);
+    let path = format!("{}/{bound}", call.namespace.unwrap_or_default());
+    let pod = || collection(call.api, "", "pods")?.get(&path);
+    let pod = crate::auth::node::name(call.user).and_then(|_| pod());
+    let pod = pod.map(|entry| entry.value());
+    restrict_node(call, call.name.unwrap_or_default(), pod.as_ref(), Some(request))
 }
 
 /// Whoever asks for a certificate can't say that it is somebody else who does.
@@ -124,6 +207,7 @@ fn check_signer(call: &Call<'_>, verb: &str, old: &Value, new: &Value) -> Result
 pub(crate) fn update(call: &Call<'_>, old: &Value, new: &Value) -> Result<(), Failure> {
     let facts = call.resource.facts;
     let name = call.name.unwrap_or_default();
+    restrict_node(call, name, Some(old), Some(new))?;
     if facts.group == RBAC {
         return check_role(call, Some(old), new);
     }
@@ -180,6 +264,11 @@ fn check_role(call: &Call<'_>, old: Option<&Value>, new: &Value) -> Result<(), F
 
 /// Admits a deletion.
 pub(crate) fn delete(call: &Call<'_>, name: &str) -> Result<(), Failure> {
+    if crate::auth::node::name(call.user).is_some() {
+        let entry = call.collection()?.get(&call.path_of(name));
+        let old = entry.map(|entry| entry.value()).unwrap_or_default();
+        restrict_node(call, name, Some(&old), None)?;
+    }
     let is_namespace = call.resource.facts.plural == "namespaces" && call.resource.facts.group.is_empty();
     if is_namespace && PERMANENT_NAMESPACES.contains(&name) {
         return Err(Failure::forbidden(

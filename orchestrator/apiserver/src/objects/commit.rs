@@ -21,6 +21,8 @@ pub(crate) enum Committed {
     Done { revision: u64 },
     /// The object is not in the expected state; this is its state now.
     Conflict { current: Option<Arc<Entry>> },
+    /// The object is as expected, but something that goes along with it is not.
+    Beside,
 }
 
 /// Writes an object if its revision is still `expected`; zero: if there is none.
@@ -82,6 +84,11 @@ pub(crate) async fn remove_along(
     submit(api, collection, (path, expected), delete, along).await
 }
 
+/// What is told if what goes along with a write was always changed by somebody else meanwhile.
+pub(crate) fn beside() -> Failure {
+    Failure::unavailable("an address or a quota was taken by somebody else meanwhile; try again")
+}
+
 /// Whether a write failed because the object is too large for the store.
 pub(crate) fn is_too_large(outcome: &Result<Committed, Failure>) -> bool {
     outcome
@@ -115,9 +122,7 @@ async fn submit(
             let current = current.into_iter().next().flatten();
             let found = current.as_ref().map_or(0, |kv| kv.mod_revision.0);
             if found == expected {
-                // The object is as it was; what goes along with it is not.
-                let why = "an address was taken by somebody else meanwhile; try again";
-                return Err(Failure::unavailable(why));
+                return Ok(Committed::Beside);
             }
             Ok(Committed::Conflict {
                 current: current.map(entry),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::commit::{self, Committed};
 use super::owners::{self, Owners};
+use super::quotas::{self, Charged};
 use super::render::Renderer;
 use super::{Call, admission, decode, forms, metadata, rules, services, strategy, tree};
 use crate::cache::{Collection, entry};
@@ -15,6 +16,8 @@ use crate::http::{Answer, Cause, Failure};
 
 /// So many names are tried when they are generated.
 const GENERATED_NAMES_TRIED_MAX: usize = 8;
+/// A write is tried so often if what goes along with it changes.
+const COMMITS_TRIED_MAX: usize = 8;
 
 /// `POST` to a collection.
 pub(crate) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
@@ -64,7 +67,6 @@ async fn store_named(
     name: &str,
     owners: Owners,
 ) -> Result<Bytes, Failure> {
-    let collection = call.collection()?;
     check_new(call, &object)?;
     let now = Timestamp::now();
     let uid = uuid::Uuid::new_v4().to_string();
@@ -74,24 +76,48 @@ async fn store_named(
     rules::complete(call, &mut object)?;
     // What the server adds from here on has no owner.
     let managed = owners::after(call, owners, None, &object)?;
-    strategy::prepare_create(facts, &mut object, now);
     admission::create(call, &mut object).await?;
+    strategy::prepare_create(facts, &mut object, now);
     let _numbers = services::assign(call, None, &mut object).await?;
     rules::complete(call, &mut object)?;
     let causes = rules::check_new(call, &object).await?;
     if !causes.is_empty() {
         return Err(invalid(call, name, causes));
     }
+    admission::check(call, None, &object)?;
+    for _ in 0..COMMITS_TRIED_MAX {
+        let charged = quotas::charge(call, None, &object).await?;
+        if let Some(json) = commit_new(call, name, &object, managed.as_deref(), &charged).await? {
+            return Ok(json);
+        }
+    }
+    Err(commit::beside())
+}
+
+/// Stores a finished object; nothing if something that goes along with it was changed by somebody else meanwhile.
+async fn commit_new(
+    call: &Call<'_>,
+    name: &str,
+    object: &Value,
+    managed: Option<&str>,
+    charged: &Charged,
+) -> Result<Option<Bytes>, Failure> {
+    let collection = call.collection()?;
+    let facts = call.resource.ruling_facts()?;
     let path = call.path_of(name);
-    let encoded = |managed: Option<&str>| entry::encode_apart(&collection.head, &object, managed);
+    let encoded = |managed: Option<&str>| entry::encode_apart(&collection.head, object, managed);
     if call.query.dry_run()? {
         return match collection.get(&path) {
             Some(_) => Err(Failure::already_exists(call.resource.about(name))),
-            None => Ok(encoded(managed.as_deref())),
+            None => Ok(Some(encoded(managed))),
         };
     }
-    let mut stored = encoded(managed.as_deref());
-    let along = || services::along(call.api, facts, None, Some(&object));
+    let mut stored = encoded(managed);
+    let along = || {
+        let mut along = services::along(call.api, facts, None, Some(object));
+        charged.join(&mut along);
+        along
+    };
     let put = |stored: Bytes| commit::put_along(call.api, collection, (&path, 0), stored, along());
     let mut committed = put(stored.clone()).await;
     // An object that is too large only with its owners goes without them.
@@ -100,8 +126,9 @@ async fn store_named(
         committed = put(stored.clone()).await;
     }
     match committed? {
-        Committed::Done { revision } => Ok(entry::with_revision(&collection.head, &stored, revision)),
+        Committed::Done { revision } => Ok(Some(entry::with_revision(&collection.head, &stored, revision))),
         Committed::Conflict { .. } => Err(Failure::already_exists(call.resource.about(name))),
+        Committed::Beside => Ok(None),
     }
 }
 

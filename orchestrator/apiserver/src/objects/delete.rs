@@ -149,6 +149,7 @@ pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options)
             Committed::Done { revision } => return Ok(deleted(revision)),
             Committed::Conflict { current: None } => return Err(call.not_found(name)),
             Committed::Conflict { current: Some(newer) } => current = newer,
+            Committed::Beside => {}
         }
     }
     Err(Failure::modified(call.resource.about(name)))

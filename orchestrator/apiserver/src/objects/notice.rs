@@ -14,10 +14,7 @@ pub(crate) fn of(facts: &ResourceFacts) -> Option<String> {
         ("admissionregistration.k8s.io", _) => "evaluates no admission policies",
         ("apiregistration.k8s.io", _) => "passes no requests on to other servers",
         ("flowcontrol.apiserver.k8s.io", _) => "queues no requests by them",
-        ("", "limitranges") => "enforces no limits of namespaces",
-        ("", "resourcequotas") => "neither counts nor enforces quotas",
         ("networking.k8s.io", "servicecidrs") => "takes no addresses from further ranges",
-        ("node.k8s.io", "runtimeclasses") => "gives pods neither overhead nor placement by them",
         _ => return None,
     };
     Some(format!("{} are stored; this server {missing}", facts.plural))
@@ -32,11 +29,7 @@ mod tests {
     #[test]
     fn only_what_the_server_itself_should_do_is_told() {
         let cases = [
-            (
-                "",
-                "resourcequotas",
-                Some("resourcequotas are stored; this server neither counts nor enforces quotas"),
-            ),
+            ("", "resourcequotas", None),
             (
                 "admissionregistration.k8s.io",
                 "mutatingwebhookconfigurations",

@@ -9,6 +9,7 @@ use moorline_schema::{ResourceFacts, registry::SubresourceFacts};
 use serde_json::Value;
 
 use super::forms;
+use super::notes::Notes;
 use crate::api::Api;
 use crate::auth::User;
 use crate::cache::Collection;
@@ -153,6 +154,8 @@ pub(crate) struct Call<'r> {
     pub(crate) query: &'r Query<'r>,
     pub(crate) headers: &'r HeaderMap,
     pub(crate) form: Form,
+    /// What the client is told beside the answer.
+    pub(crate) notes: &'r Notes,
 }
 
 impl Call<'_> {

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::commit::{self, Committed};
 use super::create::{self, invalid};
 use super::owners::{self, Owners};
+use super::quotas::{self, Charged};
 use super::render::Renderer;
 use super::strategy::Endpoint;
 use super::{Call, admission, decode, forms, metadata, rules, services, strategy, tree};
@@ -110,6 +111,7 @@ pub(crate) async fn change(
             Stored::Conflict(_) if is_pinned => return Err(Failure::modified(call.resource.about(name))),
             Stored::Conflict(None) => return Err(call.not_found(name)),
             Stored::Conflict(Some(newer)) => current = newer,
+            Stored::Beside => {}
         }
     }
     Err(Failure::modified(call.resource.about(name)))
@@ -125,6 +127,8 @@ fn is_pinned(proposed: &Value, served: &Value) -> bool {
 enum Stored {
     Done(Bytes),
     Conflict(Option<Arc<Entry>>),
+    /// Something that goes along with it was changed by somebody else meanwhile.
+    Beside,
 }
 
 async fn store(call: &Call<'_>, current: &Entry, new: &Finished) -> Result<Stored, Failure> {
@@ -138,7 +142,9 @@ async fn store(call: &Call<'_>, current: &Entry, new: &Finished) -> Result<Store
     let is_done = is_done(collection.resource, &new.object);
     let along = || {
         let after = (!is_done).then_some(&new.object);
-        services::along(api, collection.resource, new.before.as_ref(), after)
+        let mut along = services::along(api, collection.resource, new.before.as_ref(), after);
+        new.charged.join(&mut along);
+        along
     };
     let at = (&**path, revision);
     let mut committed = if is_done {
@@ -156,6 +162,7 @@ async fn store(call: &Call<'_>, current: &Entry, new: &Finished) -> Result<Store
             Stored::Done(entry::with_revision(&collection.head, &stored, revision))
         }
         Committed::Conflict { current } => Stored::Conflict(current),
+        Committed::Beside => Stored::Beside,
     })
 }
 
@@ -179,6 +186,8 @@ struct Finished {
     before: Option<Value>,
     /// Held until the object is stored.
     _numbers: services::Held,
+    /// What is used of quotas.
+    charged: Charged,
 }
 
 /// Completes and checks a proposed state. `old` and `new` are in the form whose rules hold.
@@ -215,7 +224,10 @@ async fn finish(
         Endpoint::Binding => Vec::new(),
     };
     if causes.is_empty() {
+        admission::check(call, Some(old), &new)?;
+        let charged = quotas::charge(call, Some(old), &new).await?;
         Ok(Finished {
+            charged,
             object: new,
             managed,
             before: services::is_service(facts).then(|| old.clone()),

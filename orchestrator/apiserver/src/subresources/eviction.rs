@@ -13,7 +13,7 @@ use crate::cache::Entry;
 use crate::http::{Answer, Cause, Failure, body};
 use crate::objects::owners::Owners;
 use crate::objects::update::{self, Proposal};
-use crate::objects::{Call, Resource, decode, delete, metadata, tree};
+use crate::objects::{Call, Resource, admission, decode, delete, metadata, tree};
 
 /// What is to be done about an eviction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
     let options = delete::options_of(&eviction["deleteOptions"], call)?;
     let entry = call.collection()?.get(&call.path_of(name));
     let pod = entry.ok_or_else(|| call.not_found(name))?.value();
+    admission::evict(call, &pod)?;
     match decide(&pod, &budgets(call)?) {
         Next::Evict => {}
         Next::Spend { budget } => spend(call, &budget, name).await?,

@@ -52,6 +52,7 @@ pub(super) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
             }
             Committed::Conflict { current: None } => return Err(call.not_found(name)),
             Committed::Conflict { current: Some(newer) } => current = newer,
+            Committed::Beside => {}
         }
     }
     Err(Failure::modified(call.resource.about(name)))

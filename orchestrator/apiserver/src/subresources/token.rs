@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::auth::token::{Bound, Claims, ISSUER, Reference, find};
 use crate::http::{Answer, Cause, Failure, body};
-use crate::objects::{Call, decode, tree};
+use crate::objects::{Call, admission, decode, tree};
 
 const SECONDS_DEFAULT: i64 = 3600;
 const SECONDS_MIN: i64 = 600;
@@ -21,6 +21,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
         .collection()?
         .get(&call.path_of(name))
         .ok_or_else(|| call.not_found(name))?;
+    admission::token(call, &request)?;
     let namespace = call.namespace.unwrap_or_default();
     let now = Timestamp::now().as_second();
     let seconds = tree::at(&request, &["spec", "expirationSeconds"])

@@ -1,6 +1,8 @@
 //! The server as clients see it: over HTTP without a socket, with kube-rs, and with kubectl over TLS.
 
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod applies;
 #[cfg(test)]
 mod clients;

@@ -58,6 +58,7 @@ fn binding(name: &str, role: &str, user: &str) -> Value {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 async fn stock_components_have_their_roles() {
     let server = Server::start().await;
     let roles = server.get(&format!("{RBAC}/clusterroles")).await.json;
@@ -271,6 +272,7 @@ async fn a_start_mends_what_it_may() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn rights_are_given_only_by_those_who_have_them() {
     let server = Server::start().await;
     let all_roles = json!([{"apiGroups": [GROUP], "resources": ["*"], "verbs": ["create", "get", "list", "update", "patch", "delete"]}]);

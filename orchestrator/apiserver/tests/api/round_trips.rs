@@ -326,7 +326,7 @@ async fn every_resource_goes_all_ways() {
 async fn what_the_server_does_not_act_on_is_told() {
     let server = Server::start().await;
     let told = [
-        ("", "resourcequotas", Some("neither counts nor enforces quotas")),
+        ("", "resourcequotas", None),
         (
             "admissionregistration.k8s.io",
             "validatingwebhookconfigurations",

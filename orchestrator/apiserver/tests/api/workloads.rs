@@ -254,6 +254,7 @@ async fn components_are_looked_up() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one flat table")]
 async fn kubectl_creates_scales_and_explains() {
     let Some(kubectl) = Kubectl::start("kubectl_creates_scales_and_explains").await else {
         return;

@@ -5,19 +5,27 @@ use serde_json::{Value, json};
 use super::priority;
 use crate::objects::{metadata, tree};
 
+const TOKEN_VOLUME: &str = "kube-api-access-";
 const TOKEN_MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// An hour and a little: kubelets ask for a new token at 80 % of it.
 const TOKEN_SECONDS: i64 = 3607;
 const TOLERATION_SECONDS: i64 = 300;
 const TOLERATED_TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-/// Completes a new pod. `classes` are those of priority; `random` makes the name of its token volume.
-pub(super) fn complete(
-    pod: &mut Value,
-    account: &Value,
-    classes: &[Value],
-    random: u64,
-) -> Result<(), String> {
+/// Whether a pod mirrors one that a node runs by itself.
+pub(super) fn is_mirror(pod: &Value) -> bool {
+    tree::at(pod, &["metadata", "annotations", "kubernetes.io/config.mirror"]).is_some()
+}
+
+/// Completes a new pod; `classes` are those of priority.
+pub(super) fn complete(pod: &mut Value, classes: &[Value]) -> Result<(), String> {
+    priority::set(pod, classes)?;
+    tolerate_short_outages(pod);
+    Ok(())
+}
+
+/// Gives a new pod its account; `random` makes the name of its token volume.
+pub(super) fn set_account(pod: &mut Value, account: &Value, random: u64) {
     let name = account["metadata"]["name"].clone();
     let spec = tree::map_mut(pod, &["spec"]);
     spec.insert("serviceAccountName".to_owned(), name.clone());
@@ -33,13 +41,17 @@ pub(super) fn complete(
     {
         tree::map_mut(pod, &["spec"]).insert("imagePullSecrets".to_owned(), secrets);
     }
-    priority::set(pod, classes)?;
-    tolerate_short_outages(pod);
-    Ok(())
 }
 
 fn mount_token(pod: &mut Value, random: u64) {
-    let volume = metadata::generated_name("kube-api-access-", random);
+    // Completed again, a pod keeps the volume that it has.
+    let volumes = tree::list(pod, &["spec", "volumes"]).iter();
+    let mut known = volumes.map(|volume| tree::text(volume, &["name"]));
+    let known = known
+        .find(|name| name.starts_with(TOKEN_VOLUME))
+        .map(str::to_owned);
+    let is_new = known.is_none();
+    let volume = known.unwrap_or_else(|| metadata::generated_name(TOKEN_VOLUME, random));
     let mut is_used = false;
     for list in ["initContainers", "containers"] {
         let containers = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
@@ -55,7 +67,7 @@ fn mount_token(pod: &mut Value, random: u64) {
             push(container, "volumeMounts", mount);
         }
     }
-    if is_used {
+    if is_used && is_new {
         push(&mut pod["spec"], "volumes", token_volume(&volume));
     }
 }
@@ -119,7 +131,7 @@ mod tests {
     #[test]
     fn token_is_mounted_into_each_container() {
         let mut pod = pod();
-        complete(&mut pod, &account(), &[], 7).unwrap();
+        set_account(&mut pod, &account(), 7);
         let volume = pod["spec"]["volumes"][0]["name"].as_str().unwrap();
         assert!(volume.starts_with("kube-api-access-"));
         assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["name"], volume);
@@ -128,6 +140,17 @@ mod tests {
             TOKEN_MOUNT_PATH
         );
         assert_eq!(pod["spec"]["serviceAccountName"], "default");
+        // A container that came later gets the same volume.
+        pod["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"name": "late"}));
+        set_account(&mut pod, &account(), 8);
+        assert_eq!(
+            pod["spec"]["containers"][2]["volumeMounts"][0]["name"],
+            pod["spec"]["volumes"][0]["name"]
+        );
+        assert_eq!(pod["spec"]["volumes"].as_array().unwrap().len(), 1);
     }
 
     #[test]
@@ -141,7 +164,7 @@ mod tests {
             let (mut pod, mut account) = (pod(), account());
             pod["spec"]["automountServiceAccountToken"] = of_pod;
             account["automountServiceAccountToken"] = of_account;
-            complete(&mut pod, &account, &[], 7).unwrap();
+            set_account(&mut pod, &account, 7);
             assert_eq!(pod["spec"].get("volumes").is_some(), expected, "{case}");
         }
     }
@@ -150,7 +173,7 @@ mod tests {
     fn outages_are_tolerated_once() {
         let mut pod = pod();
         pod["spec"]["tolerations"] = json!([{"key": TOLERATED_TAINTS[0], "operator": "Exists"}]);
-        complete(&mut pod, &account(), &[], 7).unwrap();
+        complete(&mut pod, &[]).unwrap();
         let keys: Vec<&str> = tree::list(&pod, &["spec", "tolerations"])
             .iter()
             .map(|one| tree::text(one, &["key"]))
