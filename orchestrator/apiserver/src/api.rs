@@ -14,6 +14,7 @@ use crate::auth::authorize::Authorizer;
 use crate::auth::token::Tokens;
 use crate::cache::Caches;
 use crate::customs::Customs;
+use crate::hooks::Hooks;
 use crate::loops::event_lease::EventLeases;
 use crate::metrics::Metrics;
 use crate::objects::quotas::Turns;
@@ -70,6 +71,7 @@ pub(crate) struct Api {
     pub(crate) pki: Pki,
     pub(crate) tokens: Tokens,
     pub(crate) authorizer: Authorizer,
+    pub(crate) hooks: Hooks,
     pub(crate) event_leases: EventLeases,
     pub(crate) metrics: Metrics,
     pub(crate) kubelets: KubeletClient,

@@ -12,6 +12,7 @@
 //! | `subresources`, `reviews`, `components`, `endpoints` | what is not an object |
 //! | `cache` | what is stored, as clients see it |
 //! | `customs` | which custom resources are served now? |
+//! | `hooks` | what do webhooks and policies say? |
 //! | `auth`, `pki` | who asks, may they, and with which keys |
 //! | `loops` | namespaces, garbage, definitions, ServiceAccounts, compaction |
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod cache;
 mod components;
 mod customs;
 mod endpoints;
+mod hooks;
 mod http;
 mod loops;
 mod metrics;

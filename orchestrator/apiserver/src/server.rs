@@ -27,6 +27,7 @@ use crate::auth::authorize::Authorizer;
 use crate::auth::token::{TokenKeyError, Tokens};
 use crate::cache::{Caches, feed};
 use crate::customs::Customs;
+use crate::hooks::Hooks;
 use crate::http::listener;
 use crate::loops::event_lease::EventLeases;
 use crate::loops::{self, Caller, bootstrap};
@@ -104,6 +105,7 @@ impl ApiServer {
             registry,
             store: Arc::clone(&store),
             authorizer: Authorizer::new(&caches),
+            hooks: Hooks::new(&caches),
             customs,
             caches: Arc::clone(&caches),
             address,
@@ -123,7 +125,8 @@ impl ApiServer {
         let feed = TaskTracker::new();
         feed.spawn(feed::run(store, caches, loaded, feed_stop.clone()));
         feed.close();
-        if let Err(failure) = bootstrap::run(&Caller::new(Arc::clone(&api))).await {
+        let bootstrapped = Box::pin(bootstrap::run(&Caller::unseen(Arc::clone(&api)))).await;
+        if let Err(failure) = bootstrapped {
             feed_stop.cancel();
             feed.wait().await;
             return Err(StartError::Bootstrap(failure.to_string()));
@@ -215,6 +218,7 @@ async fn end(
     api.is_ready.store(false, Ordering::Release);
     tasks.close();
     tasks.wait().await;
+    api.hooks.close().await;
     feed_stop.cancel();
     feed.wait().await;
 }

@@ -236,6 +236,7 @@ impl ApiService {
             headers: &parts.headers,
             form: negotiation::answer_form(accept.filter(|_| !is_text), objects)?,
             notes,
+            shows: true,
         })
     }
 }

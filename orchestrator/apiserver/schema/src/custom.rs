@@ -12,7 +12,7 @@
 //! | [`rules`] | what do its CEL rules say? |
 //! | [`columns`], [`jsonpath`] | what does `kubectl get` print? |
 
-mod cel;
+pub(crate) mod cel;
 pub mod checks;
 pub mod columns;
 pub mod defaulting;

@@ -17,6 +17,7 @@
 //! | [`selector`] | does this object match a label or field selector? |
 //! | [`discovery`], [`openapi`] | what does a client learn about the API? |
 //! | [`table`] | what does `kubectl get` print? |
+//! | [`cel`] | what does an expression of a webhook or policy say? |
 //! | [`custom`] | all of this for the resources of CustomResourceDefinitions |
 //! | [`names`], [`quantity`], [`time`] | the value formats all of these share |
 //!
@@ -24,6 +25,10 @@
 //! [`validation::create`] or [`validation::update`].
 #![forbid(unsafe_code)]
 
+/// Expressions of admission webhooks and policies.
+pub mod cel {
+    pub use crate::custom::cel::program::{Ask, Decision, Given, Outcome, Program, Question, evaluate};
+}
 pub mod custom;
 pub mod decode;
 pub mod defaults;

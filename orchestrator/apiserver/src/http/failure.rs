@@ -273,6 +273,57 @@ impl Failure {
         self
     }
 
+    /// A `Status` that somebody else made; it has code and message.
+    pub(crate) fn from_status(status: Value) -> Self {
+        let text = |field: &str| status.get(field).and_then(Value::as_str).unwrap_or_default();
+        let code = status.get("code").and_then(Value::as_u64);
+        let code = code.and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
+        let known = [
+            "Forbidden",
+            "Invalid",
+            "NotFound",
+            "Conflict",
+            "BadRequest",
+            "Unauthorized",
+            "TooManyRequests",
+        ];
+        let reason = known
+            .into_iter()
+            .find(|known| *known == text("reason"))
+            .unwrap_or_default();
+        let mut failure = Failure::new(code.unwrap_or(StatusCode::BAD_REQUEST), reason, text("message"));
+        failure.0.status = Some(status);
+        failure
+    }
+
+    /// The refusal of a policy, for the reason that it gives.
+    pub(crate) fn by_policy(mut self, reason: &str, message: String) -> Self {
+        let (code, reason) = match reason {
+            "Forbidden" => (StatusCode::FORBIDDEN, "Forbidden"),
+            "Unauthorized" => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+            "RequestEntityTooLarge" => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+            _ => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+        };
+        self.0.code = code;
+        self.0.reason = reason;
+        self.with_causes(vec![Cause {
+            reason: "",
+            message,
+            field: String::new(),
+        }])
+    }
+
+    /// The refusal of a policy that could not change an object.
+    pub(crate) fn by_mutation(mut self, message: String) -> Self {
+        self.0.reason = "Invalid";
+        self.0.message.clone_from(&message);
+        self.with_causes(vec![Cause {
+            reason: "",
+            message,
+            field: String::new(),
+        }])
+    }
+
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.0.warnings = warnings;
         self

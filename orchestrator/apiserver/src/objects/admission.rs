@@ -93,6 +93,19 @@ pub(crate) fn check(call: &Call<'_>, old: Option<&Value>, new: &Value) -> Result
     in_namespace::check_security(call, old, new)
 }
 
+/// Completes an object again that a webhook has changed since.
+pub(crate) async fn complete_again(call: &Call<'_>, object: &mut Value) -> Result<(), Failure> {
+    let facts = call.resource.facts;
+    if (facts.group, facts.plural) != ("", "pods") {
+        return Ok(());
+    }
+    let outcome = complete_pod(call, object).await;
+    outcome.map_err(|why| {
+        let name = tree::text(object, &["metadata", "name"]);
+        Failure::forbidden(call.resource.about(name), &why)
+    })
+}
+
 async fn complete_pod(call: &Call<'_>, pod: &mut Value) -> Result<(), String> {
     limits::set_defaults(pod, &in_namespace::limit_ranges(call));
     if pod::is_mirror(pod) {

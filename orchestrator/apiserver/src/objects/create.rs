@@ -12,6 +12,7 @@ use super::quotas::{self, Charged};
 use super::render::Renderer;
 use super::{Call, admission, decode, forms, metadata, rules, services, strategy, tree};
 use crate::cache::{Collection, entry};
+use crate::hooks::{self, Operation};
 use crate::http::{Answer, Cause, Failure};
 
 /// So many names are tried when they are generated.
@@ -77,6 +78,7 @@ async fn store_named(
     // What the server adds from here on has no owner.
     let managed = owners::after(call, owners, None, &object)?;
     admission::create(call, &mut object).await?;
+    hooks::mutate(call, Operation::Create, None, Some(&mut object)).await?;
     strategy::prepare_create(facts, &mut object, now);
     let _numbers = services::assign(call, None, &mut object).await?;
     rules::complete(call, &mut object)?;
@@ -85,6 +87,7 @@ async fn store_named(
         return Err(invalid(call, name, causes));
     }
     admission::check(call, None, &object)?;
+    hooks::validate(call, Operation::Create, None, Some(&object)).await?;
     for _ in 0..COMMITS_TRIED_MAX {
         let charged = quotas::charge(call, None, &object).await?;
         if let Some(json) = commit_new(call, name, &object, managed.as_deref(), &charged).await? {

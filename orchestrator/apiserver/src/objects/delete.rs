@@ -21,6 +21,7 @@ use super::select::Selector;
 use super::{Call, admission, create, decode, metadata, services, strategy, tree, update};
 use crate::cache::Entry;
 use crate::cache::entry::{self, Apart};
+use crate::hooks;
 use crate::http::failure::{About, success};
 use crate::http::{Answer, Cause, Failure, body, negotiation};
 
@@ -122,12 +123,17 @@ pub(crate) async fn delete_named(call: &Call<'_>, name: &str, options: &Options)
     let collection = call.collection()?;
     let path = call.path_of(name);
     let mut current = collection.get(&path).ok_or_else(|| call.not_found(name))?;
+    let mut is_shown = false;
     for _ in 0..ATTEMPTS_MAX {
         check_preconditions(call, name, &current, options)?;
         let Apart {
             object: mut new,
             managed,
         } = current.apart();
+        if !is_shown {
+            hooks::delete(call, &new).await?;
+            is_shown = true;
+        }
         let changes = mark(call, &mut new, options, Timestamp::now());
         let is_gone = update::is_done(collection.resource, &new);
         let stored = entry::encode_apart(&collection.head, &new, managed);

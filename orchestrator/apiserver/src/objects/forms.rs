@@ -28,6 +28,14 @@ impl Forms {
         }
     }
 
+    /// Group and version of all its forms.
+    pub(crate) fn all(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Forms::Events => [("", "v1"), ("events.k8s.io", "v1")],
+            Forms::Autoscalers => [("autoscaling", "v1"), ("autoscaling", "v2")],
+        }
+    }
+
     /// Whether the kind has a form of this version.
     pub(crate) fn has(self, api_version: &str) -> bool {
         match self {

@@ -8,10 +8,6 @@ pub(crate) fn of(facts: &ResourceFacts) -> Option<String> {
         return None;
     }
     let missing = match (facts.group, facts.plural) {
-        ("admissionregistration.k8s.io", plural) if plural.ends_with("webhookconfigurations") => {
-            "calls no webhooks"
-        }
-        ("admissionregistration.k8s.io", _) => "evaluates no admission policies",
         ("apiregistration.k8s.io", _) => "passes no requests on to other servers",
         ("flowcontrol.apiserver.k8s.io", _) => "queues no requests by them",
         ("networking.k8s.io", "servicecidrs") => "takes no addresses from further ranges",
@@ -30,11 +26,7 @@ mod tests {
     fn only_what_the_server_itself_should_do_is_told() {
         let cases = [
             ("", "resourcequotas", None),
-            (
-                "admissionregistration.k8s.io",
-                "mutatingwebhookconfigurations",
-                Some("mutatingwebhookconfigurations are stored; this server calls no webhooks"),
-            ),
+            ("admissionregistration.k8s.io", "mutatingadmissionpolicies", None),
             // Others may act on these.
             ("apps", "deployments", None),
             ("", "configmaps", None),

@@ -156,6 +156,8 @@ pub(crate) struct Call<'r> {
     pub(crate) form: Form,
     /// What the client is told beside the answer.
     pub(crate) notes: &'r Notes,
+    /// Whether webhooks and policies see it.
+    pub(crate) shows: bool,
 }
 
 impl Call<'_> {

@@ -18,6 +18,7 @@ use super::strategy::Endpoint;
 use super::{Call, admission, decode, forms, metadata, rules, services, strategy, tree};
 use crate::cache::Entry;
 use crate::cache::entry::{self, Apart};
+use crate::hooks::{self, Operation};
 use crate::http::{Answer, Failure};
 
 /// A change that rests on what the server read itself is tried so often.
@@ -212,6 +213,11 @@ async fn finish(
         Some("binding") => Endpoint::Binding,
         _ => Endpoint::Main,
     };
+    // Bindings were shown when they were made.
+    let is_shown = endpoint != Endpoint::Binding;
+    if is_shown && hooks::mutate(call, Operation::Update, Some(old), Some(&mut new)).await? {
+        rules::complete(call, &mut new)?;
+    }
     strategy::prepare_update(facts, endpoint, old, &mut new);
     let numbers = services::assign(call, Some(old), &mut new).await?;
     admission::update(call, old, &new)?;
@@ -225,6 +231,9 @@ async fn finish(
     };
     if causes.is_empty() {
         admission::check(call, Some(old), &new)?;
+        if is_shown {
+            hooks::validate(call, Operation::Update, Some(old), Some(&new)).await?;
+        }
         let charged = quotas::charge(call, Some(old), &new).await?;
         Ok(Finished {
             charged,

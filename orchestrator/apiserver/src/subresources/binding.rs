@@ -5,6 +5,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::hooks::{self, Operation};
 use crate::http::failure::About;
 use crate::http::{Answer, Failure, body};
 use crate::objects::owners::Owners;
@@ -14,7 +15,8 @@ use crate::objects::{Call, Resource, decode, metadata, tree, update};
 /// `POST` of a binding.
 pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
     let name = call.name()?;
-    let binding = decode::object(call, body)?.value;
+    let mut binding = decode::object(call, body)?.value;
+    hooks::admit_part(call, Operation::Create, None, &mut binding).await?;
     bind(call, name, &binding).await?;
     Ok(self::body::json(
         StatusCode::CREATED,

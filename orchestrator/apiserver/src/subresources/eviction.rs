@@ -10,6 +10,7 @@ use moorline_schema::selector::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::cache::Entry;
+use crate::hooks::{self, Operation};
 use crate::http::{Answer, Cause, Failure, body};
 use crate::objects::owners::Owners;
 use crate::objects::update::{self, Proposal};
@@ -83,7 +84,7 @@ fn is_ready(pod: &Value) -> bool {
 /// `POST` of an eviction.
 pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Failure> {
     let name = call.name()?;
-    let eviction = decode::object(call, body)?.value;
+    let mut eviction = decode::object(call, body)?.value;
     let stated = tree::text(&eviction, &["metadata", "name"]);
     if !stated.is_empty() && stated != name {
         return Err(Failure::bad_request(
@@ -94,6 +95,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
     let entry = call.collection()?.get(&call.path_of(name));
     let pod = entry.ok_or_else(|| call.not_found(name))?.value();
     admission::evict(call, &pod)?;
+    hooks::admit_part(call, Operation::Create, None, &mut eviction).await?;
     match decide(&pod, &budgets(call)?) {
         Next::Evict => {}
         Next::Spend { budget } => spend(call, &budget, name).await?,

@@ -8,6 +8,7 @@ use moorline_schema::managed_fields::{self, Live, ManagedError, OneVersion, from
 use moorline_schema::{fields_v1, selector};
 use serde_json::{Value, json};
 
+use crate::hooks::{self, Operation};
 use crate::http::negotiation::PatchForm;
 use crate::http::{Answer, Failure, body, negotiation};
 use crate::objects::owners::{self, Owners};
@@ -89,8 +90,11 @@ async fn change(
     let main = Call {
         resource: call.resource.clone(),
         subresource: None,
+        // The scale is what is shown.
+        shows: false,
         ..*call
     };
+    let admitted = admit(call, name, paths, &propose).await?;
     let changed = update::change(&main, name, |seen| {
         let (scale, owners) = propose(seen)?;
         let mut value = seen.object.clone();
@@ -100,9 +104,8 @@ async fn change(
             "resourceVersion",
             revision,
         );
-        let replicas = tree::at(&scale, &["spec", "replicas"])
-            .and_then(Value::as_i64)
-            .unwrap_or(0);
+        let stated = tree::at(&scale, &["spec", "replicas"]).and_then(Value::as_i64);
+        let replicas = admitted.or(stated).unwrap_or(0);
         if replicas < 0 {
             let cause = crate::http::Cause {
                 reason: "FieldValueInvalid",
@@ -121,6 +124,28 @@ async fn change(
     .await?;
     let stored: Value = serde_json::from_slice(&changed.json).unwrap_or_default();
     Ok(call.resource.served(&stored).into_owned())
+}
+
+/// Shows the scale as it would be to webhooks and policies; gives what they made of the number, if they changed it.
+async fn admit(
+    call: &Call<'_>,
+    name: &str,
+    paths: &ScalePaths,
+    propose: &impl Fn(Live<'_>) -> Result<(Value, Owners), Failure>,
+) -> Result<Option<i64>, Failure> {
+    let entry = call.collection()?.get(&call.path_of(name));
+    let entry = entry.ok_or_else(|| call.not_found(name))?;
+    let apart = entry.apart();
+    let served = call.resource.served(&apart.object);
+    let seen = Live {
+        object: &served,
+        managed: apart.managed,
+    };
+    let (before, (mut scale, _)) = (scale_of(&served, paths), propose(seen)?);
+    let replicas = |scale: &Value| tree::at(scale, &["spec", "replicas"]).and_then(Value::as_i64);
+    let stated = replicas(&scale);
+    hooks::admit_part(call, Operation::Update, Some(&before), &mut scale).await?;
+    Ok(replicas(&scale).filter(|_| replicas(&scale) != stated))
 }
 
 /// The field that is scaled, in a version of the object.

@@ -8,13 +8,15 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 
 use super::kubelet::{KubeletAddress, KubeletError};
 use super::log;
 use crate::auth::rbac::Attributes;
 use crate::auth::token::find;
+use crate::hooks::{self, Operation};
 use crate::http::{Answer, Failure, ResponseBody};
-use crate::objects::{Call, tree};
+use crate::objects::{Call, decode, tree};
 
 /// Whether a subresource is one of these.
 pub(crate) fn is_stream(plural: &str, subresource: Option<&str>) -> bool {
@@ -34,6 +36,7 @@ const HANDSHAKE: [HeaderName; 6] = [
 /// Passes the client's handshake on and, once the kubelet has accepted it, everything else.
 pub(crate) async fn connect(call: &Call<'_>, parts: &Parts, subresource: &str) -> Result<Answer, Failure> {
     check_create(call, subresource)?;
+    hooks::admit_part(call, Operation::Connect, None, &mut options(call)).await?;
     let client = parts.extensions.get::<OnUpgrade>().cloned();
     let client = client.filter(|_| parts.headers.contains_key(header::UPGRADE));
     let client = client.ok_or_else(|| Failure::bad_request("Upgrade request required"))?;
@@ -75,6 +78,25 @@ pub(crate) async fn connect(call: &Call<'_>, parts: &Parts, subresource: &str) -
         }
     });
     Ok(accepted)
+}
+
+/// What is asked of the connection, as webhooks are shown it.
+fn options(call: &Call<'_>) -> Value {
+    let expected = decode::expected(call);
+    let mut options = json!({ "kind": expected.kind, "apiVersion": expected.api_version });
+    if let Some(container) = call.query.get("container") {
+        options["container"] = container.into();
+    }
+    let command: Vec<&str> = call.query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = json!(command);
+    }
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if matches!(call.query.get(flag), Some("true" | "1")) {
+            options[flag] = true.into();
+        }
+    }
+    options
 }
 
 /// Who only may read must not run commands, though WebSockets begin with a `GET`.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::auth::token::{Bound, Claims, ISSUER, Reference, find};
+use crate::hooks::{self, Operation};
 use crate::http::{Answer, Cause, Failure, body};
 use crate::objects::{Call, admission, decode, tree};
 
@@ -22,6 +23,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Answer, Fail
         .get(&call.path_of(name))
         .ok_or_else(|| call.not_found(name))?;
     admission::token(call, &request)?;
+    hooks::admit_part(call, Operation::Create, None, &mut request).await?;
     let namespace = call.namespace.unwrap_or_default();
     let now = Timestamp::now().as_second();
     let seconds = tree::at(&request, &["spec", "expirationSeconds"])

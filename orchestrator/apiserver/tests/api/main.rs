@@ -47,4 +47,6 @@ mod verbs;
 #[cfg(test)]
 mod watches;
 #[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod workloads;

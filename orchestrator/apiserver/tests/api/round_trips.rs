@@ -328,9 +328,14 @@ async fn what_the_server_does_not_act_on_is_told() {
     let told = [
         ("", "resourcequotas", None),
         (
+            "flowcontrol.apiserver.k8s.io",
+            "flowschemas",
+            Some("queues no requests by them"),
+        ),
+        (
             "admissionregistration.k8s.io",
             "validatingwebhookconfigurations",
-            Some("calls no webhooks"),
+            None,
         ),
         ("apps", "deployments", None),
         ("", "configmaps", None),

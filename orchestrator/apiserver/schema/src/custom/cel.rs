@@ -3,6 +3,7 @@
 //! An implementation of its own: the published crate (`cel` 0.15) has neither a limit of cost, which a server that
 //! evaluates what its users wrote needs, nor Kubernetes' libraries, nor lists and strings typed by a schema.
 
+mod ask;
 mod ast;
 mod check;
 mod eval;
@@ -11,6 +12,7 @@ mod kubernetes;
 mod lexer;
 mod lists;
 mod parser;
+pub(crate) mod program;
 mod strings;
 mod times;
 mod value;

@@ -11,6 +11,24 @@ use crate::place::Place;
 const SPEC: Place<'static> = Place::top("spec");
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const NAME_SEGMENTS_MIN: usize = 3;
+const WEBHOOK_NAMES: [&str; 4] = ["object", "oldObject", "request", "authorizer"];
+const POLICY_CONDITION_NAMES: [&str; 6] = [
+    "object",
+    "oldObject",
+    "request",
+    "authorizer",
+    "params",
+    "namespaceObject",
+];
+const POLICY_NAMES: [&str; 7] = [
+    "object",
+    "oldObject",
+    "request",
+    "authorizer",
+    "params",
+    "namespaceObject",
+    "variables",
+];
 
 pub(super) fn webhooks(object: &Value, may_change: bool, faults: &mut Faults) {
     let place = Place::top("webhooks");
@@ -56,7 +74,7 @@ fn webhook(place: &Place<'_>, webhook: &Value, faults: &mut Faults) {
         faults.invalid(&place.field("timeoutSeconds"), seconds, detail);
     }
     matching(place, webhook, faults);
-    conditions(&place.field("matchConditions"), webhook, faults);
+    conditions(&place.field("matchConditions"), webhook, &WEBHOOK_NAMES, faults);
 }
 
 fn qualified(place: &Place<'_>, name: &str, faults: &mut Faults) {
@@ -150,7 +168,7 @@ fn matching(place: &Place<'_>, object: &Value, faults: &mut Faults) {
     }
 }
 
-fn conditions(place: &Place<'_>, object: &Value, faults: &mut Faults) {
+fn conditions(place: &Place<'_>, object: &Value, names: &[&str], faults: &mut Faults) {
     let conditions = list(object, &["matchConditions"]);
     for (index, condition) in conditions.iter().enumerate() {
         let here = place.index(index);
@@ -160,8 +178,11 @@ fn conditions(place: &Place<'_>, object: &Value, faults: &mut Faults) {
         } else {
             faults.invalid_each(&here.field("name"), name, &names::qualified_name(name));
         }
-        if text(condition, &["expression"]).trim().is_empty() {
+        let source = text(condition, &["expression"]);
+        if source.trim().is_empty() {
             faults.required(&here.field("expression"), "");
+        } else {
+            expression(&here.field("expression"), source, names, false, faults);
         }
         if conditions[..index]
             .iter()
@@ -200,14 +221,74 @@ pub(super) fn policy(policy: &Value, validates: bool, faults: &mut Faults) {
             matching(&place, constraints, faults);
         }
     }
-    conditions(&SPEC.field("matchConditions"), spec, faults);
+    conditions(
+        &SPEC.field("matchConditions"),
+        spec,
+        &POLICY_CONDITION_NAMES,
+        faults,
+    );
+    variables(spec, faults);
     if validates {
         validations(spec, faults);
-    } else if list(spec, &["mutations"]).is_empty() {
+    } else {
+        mutations(spec, faults);
+    }
+    if validates {
+        return;
+    }
+    if list(spec, &["mutations"]).is_empty() {
         faults.required(
             &SPEC.field("mutations"),
             "mutations must contain at least one item",
         );
+    }
+}
+
+fn variables(spec: &Value, faults: &mut Faults) {
+    let place = SPEC.field("variables");
+    for (index, variable) in list(spec, &["variables"]).iter().enumerate() {
+        let here = place.index(index);
+        let (name, source) = (text(variable, &["name"]), text(variable, &["expression"]));
+        if name.is_empty() {
+            faults.required(&here.field("name"), "name is not specified");
+        }
+        if source.trim().is_empty() {
+            faults.required(&here.field("expression"), "expression is not specified");
+        } else {
+            expression(&here.field("expression"), source, &POLICY_NAMES, true, faults);
+        }
+    }
+}
+
+fn mutations(spec: &Value, faults: &mut Faults) {
+    let place = SPEC.field("mutations");
+    for (index, mutation) in list(spec, &["mutations"]).iter().enumerate() {
+        let here = place.index(index);
+        let field = match text(mutation, &["patchType"]) {
+            "JSONPatch" => "jsonPatch",
+            "ApplyConfiguration" => "applyConfiguration",
+            other => {
+                faults.one_of(
+                    &here.field("patchType"),
+                    other,
+                    &["ApplyConfiguration", "JSONPatch"],
+                );
+                continue;
+            }
+        };
+        let here = here.field(field);
+        let here = here.field("expression");
+        match text(mutation, &[field, "expression"]) {
+            source if source.trim().is_empty() => faults.required(&here, "expression is not specified"),
+            source => expression(&here, source, &POLICY_NAMES, true, faults),
+        }
+    }
+}
+
+/// An expression has to compile.
+fn expression(place: &Place<'_>, source: &str, names: &[&str], makes_objects: bool, faults: &mut Faults) {
+    if let Err(why) = crate::cel::Program::compile(source, names, makes_objects) {
+        faults.invalid(place, source, &why);
     }
 }
 
@@ -219,8 +300,21 @@ fn validations(spec: &Value, faults: &mut Faults) {
     }
     for (index, validation) in validations.iter().enumerate() {
         let here = place.index(index);
-        if text(validation, &["expression"]).trim().is_empty() {
+        let source = text(validation, &["expression"]);
+        if source.trim().is_empty() {
             faults.required(&here.field("expression"), "expression is not specified");
+        } else {
+            expression(&here.field("expression"), source, &POLICY_NAMES, false, faults);
+        }
+        let source = text(validation, &["messageExpression"]);
+        if !source.trim().is_empty() {
+            expression(
+                &here.field("messageExpression"),
+                source,
+                &POLICY_NAMES,
+                false,
+                faults,
+            );
         }
         faults.one_of_if_set(
             &here.field("reason"),

@@ -39,6 +39,11 @@ pub(super) enum Node {
     /// Elements with a mark for those that are optional.
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),
+    /// An object of a named type: its fields, and whether each is optional.
+    Message {
+        name: String,
+        fields: Vec<(String, Expr, bool)>,
+    },
     Not(Box<Expr>),
     Negate(Box<Expr>),
     Binary {
@@ -99,6 +104,7 @@ impl Expr {
             Node::Map(entries) => entries
                 .iter()
                 .any(|(key, value, _)| key.mentions(name) || value.mentions(name)),
+            Node::Message { fields, .. } => fields.iter().any(|(_, value, _)| value.mentions(name)),
             Node::Not(inner) | Node::Negate(inner) => inner.mentions(name),
             Node::Binary { left, right, .. } => left.mentions(name) || right.mentions(name),
             Node::Conditional { condition, yes, no } => {

@@ -24,6 +24,8 @@ enum Known<'s> {
 #[derive(Debug)]
 pub(crate) struct Scope<'s> {
     names: Vec<(String, Known<'s>)>,
+    /// Whether objects of named types may be made.
+    has_messages: bool,
 }
 
 impl<'s> Scope<'s> {
@@ -33,8 +35,25 @@ impl<'s> Scope<'s> {
         let old = if optional_old { Known::Unknown } else { own };
         Scope {
             names: vec![("self".to_owned(), own), ("oldSelf".to_owned(), old)],
+            has_messages: false,
         }
     }
+
+    /// Names of which nothing more is known.
+    pub(crate) fn of_names(names: &[&str], has_messages: bool) -> Self {
+        Scope {
+            names: names
+                .iter()
+                .map(|name| ((*name).to_owned(), Known::Unknown))
+                .collect(),
+            has_messages,
+        }
+    }
+}
+
+/// Checks an expression whose value may be anything.
+pub(crate) fn check_names(expr: &Expr, scope: &mut Scope<'_>) -> Result<(), SyntaxError> {
+    visit(expr, scope).map(drop)
 }
 
 /// Checks an expression; `is_rule`: it has to be a truth value, else a text.
@@ -158,6 +177,18 @@ fn visit<'s>(expr: &Expr, scope: &mut Scope<'s>) -> Result<Known<'s>, SyntaxErro
             }
             Known::Unknown
         }
+        Node::Message { name, fields } => {
+            let root = name.split('.').next().unwrap_or_default();
+            let is_known = name == "JSONPatch" || root == "Object";
+            if !scope.has_messages || !is_known {
+                let message = format!("undeclared reference to '{name}' (in container '')");
+                return Err(SyntaxError { at: expr.at, message });
+            }
+            for (_, value, _) in fields {
+                visit(value, scope)?;
+            }
+            Known::Unknown
+        }
         Node::Not(inner) => {
             visit(inner, scope)?;
             Known::Bool
@@ -204,8 +235,23 @@ const MACROS: [&str; 9] = [
     "transformMapEntry",
 ];
 /// All functions there are, with and without target.
-const FUNCTIONS: [&str; 110] = [
+const FUNCTIONS: [&str; 125] = [
     "abs",
+    "allowed",
+    "check",
+    "error",
+    "errored",
+    "escapeKey",
+    "fieldSelector",
+    "group",
+    "labelSelector",
+    "name",
+    "namespace",
+    "path",
+    "reason",
+    "resource",
+    "serviceAccount",
+    "subresource",
     "add",
     "asApproximateFloat",
     "asInteger",

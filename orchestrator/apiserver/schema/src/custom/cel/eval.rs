@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ast::{Expr, Literal, Node, Operator};
 use super::functions;
-use super::value::{Key, Val};
+use super::value::{Key, Val, unescape};
 
 /// What a single rule may cost, as upstream limits it.
 const RULE_COST_MAX: u64 = 1_000_000;
@@ -24,10 +24,23 @@ pub(super) fn fail<T>(message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Error(message.into()))
 }
 
+/// The object whose fields are evaluated when they are asked for.
+pub(super) const LAZY: &str = "variables";
+
+/// A variable that is evaluated when it is asked for.
+#[derive(Debug)]
+struct Lazy<'a> {
+    name: String,
+    expr: &'a Expr,
+    found: Option<Outcome<'a>>,
+}
+
 /// One evaluation: its variables and what it has left to spend.
 #[derive(Debug)]
 pub(crate) struct Evaluation<'a> {
     variables: Vec<(String, Val<'a>)>,
+    /// Evaluated when they are first asked for, as fields of `variables`.
+    lazy: Vec<Lazy<'a>>,
     left: u64,
     spent: u64,
 }
@@ -37,9 +50,38 @@ impl<'a> Evaluation<'a> {
     pub(crate) fn new(variables: Vec<(String, Val<'a>)>, cost_max: u64) -> Self {
         Evaluation {
             variables,
+            lazy: Vec::new(),
             left: cost_max.min(RULE_COST_MAX),
             spent: 0,
         }
+    }
+
+    /// Adds a variable that is evaluated when it is asked for; it may use those that were added before.
+    pub(crate) fn add_lazy(&mut self, name: &str, expr: &'a Expr) {
+        self.lazy.push(Lazy {
+            name: name.to_owned(),
+            expr,
+            found: None,
+        });
+    }
+
+    /// The value of `variables.NAME`; nothing for other expressions.
+    fn lazy_field(&mut self, operand: &Expr, field: &str) -> Option<Outcome<'a>> {
+        let is_variables = matches!(&operand.node, Node::Name(name) if name == LAZY);
+        let place = self
+            .lazy
+            .iter()
+            .position(|lazy| is_variables && lazy.name == field)?;
+        if let Some(found) = &self.lazy[place].found {
+            return Some(found.clone());
+        }
+        let expr = self.lazy[place].expr;
+        // One that needs itself, or a later one, finds nothing.
+        let later = self.lazy.split_off(place);
+        let outcome = self.eval(expr);
+        self.lazy.extend(later);
+        self.lazy[place].found = Some(outcome.clone());
+        Some(outcome)
     }
 
     /// What was spent so far.
@@ -66,6 +108,9 @@ impl<'a> Evaluation<'a> {
             } => {
                 if let Some(known) = functions::constant(expr) {
                     return Ok(known);
+                }
+                if let Some(outcome) = self.lazy_field(operand, field) {
+                    return outcome;
                 }
                 let operand = self.eval(operand)?;
                 self.select(&operand, field, *optional)
@@ -94,6 +139,7 @@ impl<'a> Evaluation<'a> {
             } => self.call(target.as_deref(), function, arguments),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
+            Node::Message { fields, .. } => self.message(fields),
             Node::Not(inner) => match self.eval(inner)? {
                 Val::Bool(flag) => Ok(Val::Bool(!flag)),
                 _ => fail("no such overload"),
@@ -230,6 +276,21 @@ impl<'a> Evaluation<'a> {
             if map.insert(key, value).is_some() {
                 return fail("map has duplicate keys");
             }
+        }
+        Ok(Val::Map(Arc::new(map)))
+    }
+
+    /// An object of a named type is a map of its fields.
+    fn message(&mut self, fields: &[(String, Expr, bool)]) -> Outcome<'a> {
+        let mut map = std::collections::BTreeMap::new();
+        for (name, value, optional) in fields {
+            let value = match (self.eval(value)?, optional) {
+                (Val::Optional(None), true) => continue,
+                (Val::Optional(Some(inner)), true) => (*inner).clone(),
+                (_, true) => return fail("no such overload"),
+                (value, false) => value,
+            };
+            map.insert(Key::Text(unescape(name).into_owned()), value);
         }
         Ok(Val::Map(Arc::new(map)))
     }

@@ -16,8 +16,16 @@ use crate::custom::go_duration;
 const NO_OVERLOAD: &str = "no such overload";
 
 /// Prefixes of functions that are no values.
-const NAMESPACES: [&str; 8] = [
-    "cel", "optional", "sets", "math", "base64", "strings", "ip", "format",
+const NAMESPACES: [&str; 9] = [
+    "cel",
+    "optional",
+    "sets",
+    "math",
+    "base64",
+    "strings",
+    "ip",
+    "format",
+    "jsonpatch",
 ];
 
 /// The namespace that an expression names, if it does: `sets` in `sets.contains(a, b)`.
@@ -217,6 +225,9 @@ pub(super) fn of_namespace<'a>(
             Val::some(value.clone())
         }),
         ("sets", _, [a, b]) => lists::sets(eval, function, a, b),
+        ("jsonpatch", "escapeKey", [Val::Text(text)]) => {
+            Ok(Val::text(text.replace('~', "~0").replace('/', "~1")))
+        }
         ("math", ..) => math(function, values),
         ("strings", "quote", [Val::Text(text)]) => Ok(Val::text(format!("{text:?}"))),
         ("base64", "encode", [Val::Bytes(bytes)]) => {
@@ -243,6 +254,8 @@ pub(super) fn member<'a>(
     values: &[Val<'a>],
 ) -> Outcome<'a> {
     match (target, function, values) {
+        (Val::Access(access), ..) => access.member(eval, function, values),
+        (Val::Decision(decision), _, []) => decision.member(function),
         (_, "size", []) => size(target),
         (Val::Optional(inner), "hasValue", []) => Ok(Val::Bool(inner.is_some())),
         (Val::Optional(inner), "value", []) => match inner {

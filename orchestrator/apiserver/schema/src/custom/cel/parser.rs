@@ -227,6 +227,9 @@ impl Parser {
                     },
                     at,
                 };
+            } else if (self.is("{") || self.is("{?")) && qualified(&found).is_some() {
+                let name = qualified(&found).unwrap_or_default();
+                found = self.message(name, at)?;
             } else if self.is("[") || self.is("[?") {
                 let optional = self.is("[?");
                 self.next += 1;
@@ -244,6 +247,27 @@ impl Parser {
                 return Ok(found);
             }
         }
+    }
+
+    /// The fields of an object of a named type.
+    fn message(&mut self, name: String, at: usize) -> Parsed {
+        let mut optional = self.is("{?");
+        self.next += 1;
+        let mut fields = Vec::new();
+        while !self.take("}") {
+            optional |= self.take("?");
+            let field = self.name()?;
+            self.expect(":")?;
+            fields.push((field, self.conditional()?, optional));
+            optional = false;
+            if !self.take(",") && !self.is("}") {
+                return self.unexpected();
+            }
+        }
+        Ok(Expr {
+            node: Node::Message { name, fields },
+            at,
+        })
     }
 
     fn name(&mut self) -> Result<String, SyntaxError> {
@@ -362,5 +386,18 @@ impl Parser {
             node: Node::Map(entries),
             at,
         })
+    }
+}
+
+/// The names that stand in an expression made of nothing else, with dots between them.
+fn qualified(expr: &Expr) -> Option<String> {
+    match &expr.node {
+        Node::Name(name) => Some(name.clone()),
+        Node::Select {
+            operand,
+            field,
+            optional: false,
+        } => Some(format!("{}.{field}", qualified(operand)?)),
+        _ => None,
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::ask::{Access, Decision};
 use crate::custom::structural::{JsonType, ListKind, Schema};
 use crate::custom::{formats, go_duration};
 use crate::quantity::Quantity;
@@ -38,6 +39,10 @@ pub(crate) enum Val<'a> {
     Semver(Arc<[u64; 3]>, Arc<str>),
     /// A named format.
     Format(Arc<str>),
+    /// A question about somebody's rights, as far as it is put.
+    Access(Access<'a>),
+    /// Its answer.
+    Decision(Arc<Decision>),
     Type(&'static str),
 }
 
@@ -171,6 +176,8 @@ impl<'a> Val<'a> {
             Val::Cidr(..) => "net.CIDR",
             Val::Semver(..) => "kubernetes.Semver",
             Val::Format(_) => "kubernetes.NamedFormat",
+            Val::Access(_) => "kubernetes.authorization.Authorizer",
+            Val::Decision(_) => "kubernetes.authorization.Decision",
             Val::Type(_) => "type",
         }
     }
@@ -242,6 +249,7 @@ impl<'a> Val<'a> {
     /// A field of an object or entry of a map; nothing if it isn't there.
     pub(super) fn field(&self, name: &str) -> Option<Val<'a>> {
         match self {
+            Val::Access(access) => access.field(name),
             Val::Map(map) => map.get(&Key::Text(name.to_owned())).cloned(),
             Val::Json(Value::Object(map), schema) => {
                 let is_map =
