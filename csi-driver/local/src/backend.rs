@@ -185,6 +185,9 @@ pub(crate) fn forget_limits(devices: &[(u32, u32)]) -> Result<(), BackendError> 
     loop_file::forget_limits(devices)
 }
 
+/// In a thing's own directory, where its content is a directory.
+pub(crate) const DATA_DIRECTORY: &str = directory::DATA;
+
 /// Takes away what removing files alone can't: the data in a thing's directory, whatever its content.
 pub(crate) fn remove_data(directory: &Path) -> Result<(), PoolError> {
     subvolume::remove_data(directory)?;

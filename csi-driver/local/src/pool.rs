@@ -4,7 +4,7 @@
 //! <pool>/pool.format            which layout this is
 //! <pool>/pool.id                which pool this is: records name it
 //! <pool>/controller.lock        held by the one controller
-//! <pool>/volumes/<id>/          a volume: its record, twice, and its data
+//! <pool>/volumes/<id>/          a volume: its record, twice (or once, and in the journal), and its data
 //! <pool>/snapshots/<id>/        a snapshot, likewise
 //! <pool>/groups/<id>/           a group of snapshots: its record, twice
 //! <pool>/frozen/<volume id>     writes to this volume are held up by this driver
@@ -21,8 +21,10 @@ mod layout;
 mod recover;
 mod remove;
 mod shelf;
+mod spares;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::DirBuilderExt as _,
@@ -40,10 +42,12 @@ pub(crate) use self::{
     layout::Layout,
     recover::{Found, Named, Remedy, look_at, named},
     shelf::{GONE_PREFIX, NEW_PREFIX},
+    spares::is_spare,
 };
 use self::{
-    journal::Journal,
+    journal::{Fate, Journal},
     shelf::{Made, Points, Shelf},
+    spares::Spares,
 };
 use crate::{
     config::{BackendKind, PoolConfig},
@@ -116,6 +120,9 @@ pub(crate) struct Pool {
     pub(crate) tuning: Mutex<()>,
     /// Where one process alone has the pool.
     journal: Option<Journal>,
+    /// Volumes that are taken away and were never used.
+    unused: Mutex<BTreeSet<String>>,
+    spares: Spares,
     /// Held for the life of the controller.
     _lock: Option<File>,
 }
@@ -146,6 +153,8 @@ impl Pool {
             can_reflink,
             tuning: Mutex::new(()),
             journal: None,
+            unused: Mutex::default(),
+            spares: Spares::default(),
             _lock: lock,
         })
     }
@@ -235,6 +244,9 @@ impl Pool {
         let is_moved = self.volumes.move_away(volume_id)?;
         match &self.journal {
             Some(journal) if is_moved || journal.says_made(volume_id) => {
+                if is_moved && journal.says_made(volume_id) {
+                    self.unused.lock().insert(volume_id.to_owned());
+                }
                 if journal.is_usable() {
                     journal.gone(volume_id)?;
                 } else {
@@ -254,7 +266,7 @@ impl Pool {
     #[cfg(test)]
     pub(crate) fn delete(&self, volume_id: &str) -> Result<(), PoolError> {
         self.take_away(volume_id)?;
-        self.volumes.remove_gone(volume_id)
+        self.remove_gone(volume_id)
     }
 
     /// Replaces the volume's record.
@@ -281,6 +293,13 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), PoolError> {
         .mode(PRIVATE_MODE)
         .create(path)
         .map_err(PoolError::io("make the directory", path))
+}
+
+/// The volumes whose second copy of the record is the pool's journal.
+pub(crate) fn promised(root: &Path) -> Result<BTreeSet<String>, PoolError> {
+    let fates = Journal::read(root)?.into_iter();
+    let made = fates.filter(|(_, fate)| matches!(fate, Fate::Made { .. }));
+    Ok(made.map(|(volume_id, _)| volume_id).collect())
 }
 
 fn check_format(path: &Path) -> Result<(), PoolError> {

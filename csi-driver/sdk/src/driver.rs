@@ -9,11 +9,15 @@ use moorline_proto::csi::{
 };
 use thiserror::Error;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tonic::transport::Server;
 
 use crate::{
     endpoint::{Listener, UnixSocket},
+    look_out::{Calls, look_out},
     metrics::{Observe, OperationMetrics},
     operations::Operations,
     server::{
@@ -98,6 +102,7 @@ pub struct Driver {
     info: DriverInfo,
     groups: Groups,
     metrics: Option<OperationMetrics>,
+    busy_poll: Duration,
 }
 
 /// Collects the parts of a driver. Controller groups besides `volumes` need `volumes`, node groups need `node`: the
@@ -106,6 +111,7 @@ pub struct DriverBuilder {
     info: DriverInfo,
     groups: Groups,
     metrics: Option<OperationMetrics>,
+    busy_poll: Duration,
 }
 
 /// Adds controller groups; made by [`DriverBuilder::volumes`].
@@ -121,6 +127,7 @@ impl Driver {
             info,
             groups: Groups::default(),
             metrics: None,
+            busy_poll: Duration::ZERO,
         }
     }
 }
@@ -185,6 +192,14 @@ impl DriverBuilder {
         self
     }
 
+    /// Keeps the thread awake for so long after each of many calls that come one after the other: to wake it takes longer
+    /// than most answers. For runtimes of one thread on a machine of several processors; zero, the default, is off.
+    #[must_use]
+    pub fn busy_poll(mut self, span: Duration) -> Self {
+        self.busy_poll = span;
+        self
+    }
+
     #[cfg(feature = "cli")]
     pub(crate) fn shared_readiness(&self) -> Option<Arc<dyn Readiness>> {
         self.groups.readiness.clone()
@@ -208,6 +223,7 @@ impl DriverBuilder {
             info: self.info,
             groups: self.groups,
             metrics: self.metrics,
+            busy_poll: self.busy_poll,
         }
     }
 }
@@ -316,17 +332,8 @@ impl Driver {
         let operations = Operations::new(stop.clone());
         let groups = Arc::new(self.groups);
         let identity = IdentityService::new(self.info, Arc::clone(&groups), operations.clone());
-        let controller = groups.volumes.clone().map(|volumes| {
-            ControllerServer::new(ControllerService::new(
-                volumes,
-                Arc::clone(&groups),
-                operations.clone(),
-            ))
-        });
-        let node = groups
-            .node
-            .clone()
-            .map(|node| NodeServer::new(NodeService::new(node, Arc::clone(&groups), operations.clone())));
+        let controller = controller_server(&groups, &operations);
+        let node = node_server(&groups, &operations);
         let group_controller = groups.group_snapshots.clone().map(|group_snapshots| {
             GroupControllerServer::new(GroupControllerService::new(group_snapshots, operations.clone()))
         });
@@ -340,8 +347,12 @@ impl Driver {
         if let Listener::Tcp { tls: Some(tls), .. } = &listener {
             server = server.tls_config(tls.config.clone())?;
         }
+        let calls = Arc::new(Calls::default());
         let router = server
-            .layer(Observe(self.metrics))
+            .layer(Observe {
+                metrics: self.metrics,
+                calls: Arc::clone(&calls),
+            })
             .add_service(IdentityServer::new(identity))
             .add_optional_service(controller)
             .add_optional_service(group_controller)
@@ -375,6 +386,7 @@ impl Driver {
             stop.cancelled().await;
             tokio::time::sleep(grace).await;
         };
+        let _awake = keep_awake(calls, self.busy_poll);
         tokio::select! {
             biased;
             served = serving => served,
@@ -382,6 +394,33 @@ impl Driver {
             () = too_late => Err(ServeError::GraceExceeded { grace, operations: operations.describe() }),
         }
     }
+}
+
+fn controller_server(
+    groups: &Arc<Groups>,
+    operations: &Operations,
+) -> Option<ControllerServer<ControllerService>> {
+    let volumes = groups.volumes.clone()?;
+    let service = ControllerService::new(volumes, Arc::clone(groups), operations.clone());
+    Some(ControllerServer::new(service))
+}
+
+fn node_server(groups: &Arc<Groups>, operations: &Operations) -> Option<NodeServer<NodeService>> {
+    let node = groups.node.clone()?;
+    let service = NodeService::new(node, Arc::clone(groups), operations.clone());
+    Some(NodeServer::new(service))
+}
+
+/// Looks out for calls until the guard is dropped.
+fn keep_awake(calls: Arc<Calls>, span: Duration) -> Option<DropGuard> {
+    if span.is_zero() {
+        return None;
+    }
+    let end = CancellationToken::new();
+    let guard = end.clone().drop_guard();
+    // A task of its own, so that the others are left in peace.
+    TaskTracker::new().spawn(async move { end.run_until_cancelled(look_out(&calls, span)).await });
+    Some(guard)
 }
 
 fn take(socket: &mut UnixSocket) -> Result<tokio::net::UnixListener, ServeError> {

@@ -17,6 +17,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_flight;
+mod look_out;
 mod metrics;
 pub mod null;
 mod operations;

@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -20,6 +21,8 @@ use prometheus_client::{
 use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service};
+
+use crate::look_out::{Call, Calls};
 
 /// Upstream's buckets, in seconds.
 const BUCKETS_SECONDS: [f64; 13] = [
@@ -143,7 +146,10 @@ impl Drop for Observation {
 
 /// Puts [`Observed`] around the services.
 #[derive(Clone, Debug)]
-pub(crate) struct Observe(pub(crate) Option<OperationMetrics>);
+pub(crate) struct Observe {
+    pub(crate) metrics: Option<OperationMetrics>,
+    pub(crate) calls: Arc<Calls>,
+}
 
 impl<S> Layer<S> for Observe {
     type Service = Observed<S>;
@@ -151,7 +157,8 @@ impl<S> Layer<S> for Observe {
     fn layer(&self, inner: S) -> Observed<S> {
         Observed {
             inner,
-            metrics: self.0.clone(),
+            metrics: self.metrics.clone(),
+            calls: Arc::clone(&self.calls),
         }
     }
 }
@@ -161,6 +168,7 @@ impl<S> Layer<S> for Observe {
 pub(crate) struct Observed<S> {
     inner: S,
     metrics: Option<OperationMetrics>,
+    calls: Arc<Calls>,
 }
 
 impl<S> Service<Request<Body>> for Observed<S>
@@ -189,6 +197,7 @@ where
                 started: Instant::now(),
                 grpc_status_code: code_name(1),
             });
+        let call = self.calls.begin();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
@@ -198,7 +207,11 @@ where
             {
                 observation.grpc_status_code = code;
             }
-            Ok(response.map(|inner| ObservedBody { inner, observation }))
+            Ok(response.map(|inner| ObservedBody {
+                inner,
+                observation,
+                _call: call,
+            }))
         })
     }
 }
@@ -207,6 +220,7 @@ where
 pub(crate) struct ObservedBody {
     inner: Body,
     observation: Option<Observation>,
+    _call: Call,
 }
 
 impl http_body::Body for ObservedBody {

@@ -111,7 +111,11 @@ impl Backend for Directories {
     fn make(&self, files: Files<'_>, new: NewData) -> Result<(), BackendError> {
         refuse_thick(new)?;
         let data = Self::data(files);
-        fs::create_dir(&data).map_err(BackendError::io("make the directory", &data))?;
+        match fs::create_dir(&data) {
+            // The pool has given a spare directory.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(BackendError::io("make the directory", &data))?,
+        }
         // mkdir alone would subtract the umask.
         let mode = fs::Permissions::from_mode(DATA_MODE);
         fs::set_permissions(&data, mode).map_err(BackendError::io("set the mode of", &data))?;

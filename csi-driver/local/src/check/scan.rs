@@ -18,6 +18,8 @@ use crate::{
     record::{Content, GroupRecord, Record, RecordError, SnapshotRecord},
 };
 
+const VOLUME: &str = "volume";
+
 pub(super) fn scan(pools: &[PoolConfig]) -> Result<Vec<Report>, PoolError> {
     let mut seen = pools
         .iter()
@@ -42,6 +44,8 @@ struct ScannedPool {
     served: BTreeMap<(&'static str, String), PathBuf>,
     members: Vec<Arc<SnapshotRecord>>,
     groups: BTreeSet<String>,
+    /// Volumes that need no second copy of their record yet.
+    promised: BTreeSet<String>,
 }
 
 /// What a record says that matters here.
@@ -72,6 +76,7 @@ impl ScannedPool {
             served: BTreeMap::new(),
             members: Vec::new(),
             groups: BTreeSet::new(),
+            promised: pool::promised(&config.directory)?,
         };
         pool.read_things()?;
         pool.read_markers()?;
@@ -84,19 +89,16 @@ impl ScannedPool {
     }
 
     fn read_things(&mut self) -> Result<(), PoolError> {
-        for (id, _) in self.read_shelf(
-            "volume",
-            &self.layout.volumes.clone(),
-            Record::read_of,
-            |record| Told {
+        for (id, _) in self.read_shelf(VOLUME, &self.layout.volumes.clone(), Record::read_of, |record| {
+            Told {
                 pool: record.pool,
                 content: Some(record.content),
                 bytes: record.capacity_bytes,
-            },
-        )? {
+            }
+        })? {
             self.report.volumes += 1;
             let path = self.layout.volumes.join(&id);
-            self.served.insert(("volume", id), path);
+            self.served.insert((VOLUME, id), path);
         }
         for (id, record) in self.read_shelf(
             "snapshot",
@@ -138,6 +140,8 @@ impl ScannedPool {
             let path = shelf.join(&name);
             let id = match pool::named(&name) {
                 Named::Thing(id) => id.to_owned(),
+                // The driver that has the pool keeps it for the next volume.
+                Named::Unmade(_) if self.report.is_in_use && pool::is_spare(&name) => continue,
                 Named::Unmade(_) => {
                     self.find(path, Trouble::HalfMade);
                     continue;
@@ -154,6 +158,10 @@ impl ScannedPool {
             let looked = pool::look_at(noun, &path, &id, &parse);
             match looked.remedy {
                 Remedy::None => {}
+                Remedy::WriteCopy
+                    if looked.states[1] == Found::Missing
+                        && noun == VOLUME
+                        && self.promised.contains(&id) => {}
                 Remedy::WriteCopy => self.find(path.clone(), Trouble::CopyLost),
                 Remedy::WriteRecord => self.find(path.clone(), Trouble::RecordLost),
                 Remedy::Quarantine => {

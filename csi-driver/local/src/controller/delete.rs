@@ -70,7 +70,7 @@ impl LocalController {
                     Err(error) => return Err(error.into()),
                     Ok(record) => {
                         take_away(&pool, &record).1?;
-                        pool.volumes.remove_gone(&volume_id)?;
+                        pool.remove_gone(&volume_id)?;
                     }
                 }
             }

@@ -56,7 +56,7 @@ impl Member {
         let member = Arc::clone(self);
         let task = self.leaving.tasks.spawn(async move {
             let (pool, volume_id) = (Arc::clone(&member.pool), Arc::clone(&record.volume_id));
-            let work = move || pool.volumes.remove_gone(&volume_id);
+            let work = move || pool.remove_gone(&volume_id);
             let removed = blocking.run("remove the data of a deleted volume", work).await;
             match removed.and_then(|removed| removed.map_err(DriverError::from)) {
                 Ok(()) => {

@@ -10,7 +10,8 @@
 //! When an area is full, the pool's filesystem is synced and the next epoch begins in the other area. So the last two
 //! epochs tell all that the filesystem may not have: what is older was synced at the beginning of the younger one. A volume
 //! is settled, made durable in its place and forgotten here, before it is used or its record changes for the first time:
-//! what the journal may make again holds nothing yet.
+//! what the journal may make again holds nothing yet. Until then, or until the journal forgets it, the entry is also the
+//! second copy of its record.
 
 mod entries;
 mod plan;
@@ -29,7 +30,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::entries::{Entry, read_areas};
 pub(super) use self::plan::{Fate, Seen, Step, plan, step};
-use super::PoolError;
+use super::{PoolError, VOLUMES, shelf::write_copy};
 use crate::blocking::THREADS_MAX;
 
 const FILE: &str = "journal";
@@ -55,6 +56,8 @@ pub(super) struct Journal {
     path: PathBuf,
     state: Mutex<State>,
     written: Condvar,
+    /// Held by who writes the second copy of a record.
+    copying: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +80,17 @@ struct State {
     open: BTreeMap<Arc<str>, Vec<u8>>,
 }
 
+impl State {
+    /// The volumes that were made in earlier epochs than this one and are not settled.
+    fn made_before(&self, epoch: u64) -> Vec<Arc<str>> {
+        let made = self
+            .said
+            .iter()
+            .filter(|(_, (when, what))| *when < epoch && *what == Said::Made);
+        made.map(|(volume_id, _)| Arc::clone(volume_id)).collect()
+    }
+}
+
 impl Journal {
     pub(super) fn new(root: &Path) -> Self {
         Journal {
@@ -84,7 +98,14 @@ impl Journal {
             path: root.join(FILE),
             state: Mutex::default(),
             written: Condvar::new(),
+            copying: Mutex::new(()),
         }
+    }
+
+    /// Writes the second copy of a volume's record, which was the journal until now. Not durable yet.
+    pub(super) fn write_copy(&self, volume_id: &str) {
+        let _copying = self.copying.lock();
+        write_copy(&self.root.join(VOLUMES).join(volume_id));
     }
 
     /// What the last process has written and the filesystem may not have.
@@ -176,6 +197,11 @@ impl Journal {
         matches!(self.state.lock().said.get(volume_id), Some((_, Said::Made)))
     }
 
+    #[cfg(test)]
+    pub(super) fn epoch(&self) -> u64 {
+        self.state.lock().epoch
+    }
+
     /// Does the journal say anything of this volume?
     pub(super) fn says_something(&self, volume_id: &str) -> bool {
         self.state.lock().said.contains_key(volume_id)
@@ -188,6 +214,9 @@ impl Journal {
         self.check(&state)?;
         if state.file.is_none() || state.is_writing || !state.open.is_empty() || !state.waiting.is_empty() {
             return Ok(());
+        }
+        for volume_id in state.made_before(u64::MAX) {
+            self.write_copy(&volume_id);
         }
         let synced = File::open(&self.root).and_then(|root| Ok(rustix::fs::syncfs(&root)?));
         synced.map_err(PoolError::io("sync", &self.root))?;
@@ -303,9 +332,12 @@ impl Journal {
         }
         // What waits was meant for the epoch that ends; so was what others add until it has ended.
         first.extend(entries::for_epoch(batch, next));
-        let root = self.root.clone();
+        let forgotten = state.made_before(state.epoch);
         MutexGuard::unlocked(state, || {
-            let opened = File::open(root)?;
+            for volume_id in forgotten {
+                self.write_copy(&volume_id);
+            }
+            let opened = File::open(&self.root)?;
             rustix::fs::syncfs(&opened).map_err(io::Error::from)
         })?;
         let last = state.epoch;

@@ -8,7 +8,7 @@ use moorline_mount::durable;
 use super::{
     Pool, PoolError, VOLUME_POINTS,
     journal::{Fate, Journal, RECORD_BYTES_MAX, Seen, Step, step},
-    shelf::{COPY_FILE, RECORD_FILE, uncertain},
+    shelf::{COPY_FILE, RECORD_FILE, uncertain, write_copy},
 };
 use crate::{
     backend::{self, Files, NewData},
@@ -38,6 +38,7 @@ impl Pool {
         let volume_id = Arc::clone(&record.volume_id);
         if self.volumes.directory(&volume_id).exists() {
             // An earlier try was not sure of its success.
+            journal.write_copy(&volume_id);
             let settled = self
                 .volumes
                 .make_durable_in_place(&volume_id)
@@ -45,10 +46,11 @@ impl Pool {
             settled.map_err(|error| uncertain("make it durable", error))?;
             return Ok(self.load(&volume_id)?);
         }
-        self.volumes.prepare_undurably(&volume_id, |directory| {
-            fill(directory)?;
-            Ok(bytes.clone())
-        })?;
+        self.volumes
+            .prepare_undurably(&volume_id, &self.spares, |directory| {
+                fill(directory)?;
+                Ok(bytes.clone())
+            })?;
         if let Err(error) = journal.made(&volume_id, &bytes) {
             if journal.is_broken() {
                 return Err(uncertain("write the journal", error));
@@ -76,6 +78,7 @@ impl Pool {
     pub(crate) fn settle(&self, volume_id: &str) -> Result<(), PoolError> {
         match &self.journal {
             Some(journal) if journal.says_made(volume_id) => {
+                journal.write_copy(volume_id);
                 self.volumes.make_durable_in_place(volume_id)?;
                 journal.settled(volume_id)
             }
@@ -123,7 +126,17 @@ impl Pool {
 
     /// Leaves the pool as one without a journal. A start after a kill does it instead.
     pub(crate) fn rest(&self) -> Result<(), PoolError> {
+        self.spares.close()?;
         self.journal.as_ref().map_or(Ok(()), Journal::rest)
+    }
+
+    /// The second half of a deletion: the volume was taken away. Succeeds when nothing is left of it.
+    pub(crate) fn remove_gone(&self, volume_id: &str) -> Result<(), PoolError> {
+        let was_unused = self.unused.lock().remove(volume_id);
+        if was_unused && self.spares.keep(&self.volumes.gone_directory(volume_id))? {
+            return failpoint::hit(VOLUME_POINTS.gone_after_removal);
+        }
+        self.volumes.remove_gone(volume_id)
     }
 
     fn seen(&self, volume_id: &str, fate: &Fate) -> Result<Seen, PoolError> {
@@ -186,6 +199,10 @@ impl Pool {
     ) -> Result<bool, PoolError> {
         let directory = self.volumes.directory(volume_id);
         let mut was_lost = false;
+        if !directory.join(COPY_FILE).exists() && directory.join(RECORD_FILE).exists() {
+            // It was made without.
+            write_copy(&directory);
+        }
         for file in [COPY_FILE, RECORD_FILE] {
             let path = directory.join(file);
             if fs::read(&path).is_ok_and(|found| found == bytes) {

@@ -7,7 +7,8 @@
 //! <shelf>/.new-<id>           being made: not there yet
 //! <shelf>/.del-<id>           being removed: not there any more
 //! ```
-//! An acknowledged state stands in both copies: the second copy is written first, the record itself decides.
+//! An acknowledged state stands in both copies: the second copy is written first, the record itself decides. What is
+//! durable elsewhere gets its second copy when it is not any more.
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ use std::{
 use moorline_driver_sdk::{DriverError, ErrorKind};
 use moorline_mount::durable::{self, SharedSync};
 
-use super::{PoolError, make_directory, remove};
+use super::{PoolError, make_directory, remove, spares::Spares};
 use crate::{failpoint, ids::is_id, record::RecordError};
 
 pub(super) const RECORD_FILE: &str = "record";
@@ -126,23 +127,47 @@ impl Shelf {
         id: &str,
         fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
     ) -> Result<(), DriverError> {
-        self.prepare_with(id, fill, |new, record| {
+        self.prepare_with(id, make_directory, fill, |new, record| {
+            // Not yet durable: it is there for damage that happens later than that.
+            let copy = new.join(COPY_FILE);
+            fs::write(&copy, record).map_err(PoolError::io("write", &copy))?;
+            failpoint::hit(self.points.after_copy_of_record)?;
             durable::write_new(new.join(RECORD_FILE), record)?;
             Ok(durable::sync_directory(new)?)
         })
     }
 
-    /// As [`Shelf::prepare`], for what is durable elsewhere.
+    /// As [`Shelf::prepare`], for what is durable elsewhere, which is its second copy as well. The directory may be a spare
+    /// one, with an old record and an empty data directory in it.
     pub(super) fn prepare_undurably(
         &self,
         id: &str,
+        spares: &Spares,
         fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
     ) -> Result<(), DriverError> {
-        self.prepare_with(id, fill, |new, record| {
+        let place = |new: &Path| {
+            if spares.take(new)? {
+                return Ok(());
+            }
+            make_directory(new)
+        };
+        self.prepare_with(id, place, fill, |new, record| {
             let path = new.join(RECORD_FILE);
             let mut options = fs::File::options();
-            let opened = options.write(true).create_new(true).mode(0o600).open(&path);
-            let written = opened.and_then(|mut file| file.write_all(record));
+            // Without truncating: a filesystem may take that for a replacement, and write it out at once.
+            let opened = options
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path);
+            let written = opened.and_then(|mut file| {
+                file.write_all(record)?;
+                if file.metadata()?.len() != record.len() as u64 {
+                    file.set_len(record.len() as u64)?;
+                }
+                Ok(())
+            });
             written.map_err(PoolError::io("write", path))
         })
     }
@@ -150,19 +175,16 @@ impl Shelf {
     fn prepare_with(
         &self,
         id: &str,
+        place: impl FnOnce(&Path) -> Result<(), PoolError>,
         fill: impl FnOnce(&Path) -> Result<Vec<u8>, DriverError>,
         write: impl FnOnce(&Path, &[u8]) -> Result<(), PoolError>,
     ) -> Result<(), DriverError> {
         let new = self.new_directory(id);
         let made = self.remove_new(id).map_err(DriverError::from).and_then(|()| {
-            make_directory(&new)?;
+            place(&new)?;
             failpoint::hit(self.points.after_directory)?;
             let record = fill(&new)?;
             failpoint::hit(self.points.after_data)?;
-            // Not yet durable: it is there for damage that happens later than that.
-            let copy = new.join(COPY_FILE);
-            fs::write(&copy, &record).map_err(PoolError::io("write", &copy))?;
-            failpoint::hit(self.points.after_copy_of_record)?;
             write(&new, &record)?;
             failpoint::hit(self.points.after_record)?;
             Ok(())
@@ -310,6 +332,31 @@ impl Shelf {
             id: id.to_owned(),
             source: source.into(),
         }
+    }
+}
+
+/// Writes the second copy of a record that was made without one; not durable yet. What is there already is as new, or
+/// newer. A thing that has gone needs none.
+pub(super) fn write_copy(directory: &Path) {
+    let path = directory.join(COPY_FILE);
+    let written = fs::read(directory.join(RECORD_FILE)).and_then(|record| {
+        let mut options = fs::File::options();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(&record).inspect_err(|_| {
+            fs::remove_file(&path).ok(); // A torn one is put right by the next start, too.
+        })
+    });
+    match written {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+            ) =>
+        {
+            // The record itself serves.
+            tracing::warn!(path = %path.display(), %error, "A second copy of the record can't be written; the next start tries again");
+        }
+        _ => {}
     }
 }
 

@@ -274,7 +274,7 @@ mod with_a_journal {
     }
 
     fn with_data(directory: &Path) -> Result<(), DriverError> {
-        fs::create_dir(directory.join("data")).unwrap();
+        fs::create_dir_all(directory.join("data")).unwrap();
         Ok(())
     }
 
@@ -341,6 +341,12 @@ mod with_a_journal {
                     fs::write(root.join("volumes/a").join(file), "").unwrap();
                 }
             },
+            expected: Some((1, &[])),
+        },
+        Case {
+            name: "its record is empty, and the journal was the only copy",
+            acts: |pool| make(pool, 1),
+            cut: |root| fs::write(root.join("volumes/a").join(RECORD_FILE), "").unwrap(),
             expected: Some((1, &[])),
         },
         Case {
@@ -519,6 +525,92 @@ mod with_a_journal {
         let pool = open_journaled(dir.path());
         pool.replay().unwrap();
         assert!(pool.recover().unwrap().volumes.is_empty());
+    }
+
+    #[test]
+    fn a_new_volume_gets_what_an_unused_one_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = open_journaled(dir.path());
+        let inode = |pool: &Pool| {
+            use std::os::unix::fs::MetadataExt as _;
+            fs::metadata(pool.directory("a").join("data")).unwrap().ino()
+        };
+        make(&pool, u64::MAX);
+        let first = inode(&pool);
+        pool.delete("a").unwrap();
+        make(&pool, 1);
+        assert_eq!(inode(&pool), first);
+        assert_eq!(
+            pool.load("a").unwrap().capacity_bytes,
+            1,
+            "nothing is left of the longer record"
+        );
+        assert_eq!(names(&pool), ["a"]);
+        // Used now: it goes for good.
+        pool.settle("a").unwrap();
+        pool.delete("a").unwrap();
+        assert_eq!(names(&pool), [""; 0]);
+        // What waits is removed by whoever ends or starts.
+        make(&pool, 1);
+        pool.delete("a").unwrap();
+        assert_eq!(names(&pool), [".new-spare.2"]);
+        drop(pool);
+        let pool = open_journaled(dir.path());
+        pool.replay().unwrap();
+        assert!(pool.recover().unwrap().volumes.is_empty());
+        assert_eq!(names(&pool), [""; 0]);
+        make(&pool, 1);
+        pool.delete("a").unwrap();
+        pool.rest().unwrap();
+        assert_eq!(names(&pool), [""; 0]);
+    }
+
+    /// Has the record of `a` a second copy that is as the first?
+    fn has_copy(pool: &Pool) -> bool {
+        let read = |file| fs::read(pool.directory("a").join(file)).ok();
+        read(COPY_FILE).is_some_and(|copy| Some(copy) == read(RECORD_FILE))
+    }
+
+    #[test]
+    fn a_record_has_a_second_copy_once_the_journal_is_none() {
+        type Act = fn(&Pool);
+        let cases: [(&str, Act, bool); 6] = [
+            ("new", |_| (), false),
+            ("used", |pool| pool.settle("a").unwrap(), true),
+            ("grown", |pool| pool.update(&sized(2)).unwrap(), true),
+            ("asked for again", |pool| make(pool, 1), true),
+            ("at rest", |pool| pool.rest().unwrap(), true),
+            ("forgotten", |pool| write_epochs(pool, 3), true),
+        ];
+        for (name, act, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let pool = open_journaled(dir.path());
+            make(&pool, 1);
+            act(&pool);
+            assert_eq!(has_copy(&pool), expected, "{name}");
+            // A kill: the start brings it in order, and takes nothing for lost.
+            drop(pool);
+            let pool = open_journaled(dir.path());
+            pool.replay().unwrap();
+            assert!(matches!(pool.recover().unwrap().volumes["a"], Entry::Ready(_)));
+            assert!(has_copy(&pool), "{name}");
+        }
+    }
+
+    /// Writes so much that the journal begins anew so often.
+    fn write_epochs(pool: &Pool, epochs: u64) {
+        let large = StringMap::from([("k".to_owned(), "x".repeat(RECORD_BYTES_MAX - 1000))]);
+        let last = pool.journal.as_ref().unwrap().epoch() + epochs;
+        let mut number = 0;
+        while pool.journal.as_ref().unwrap().epoch() < last {
+            let record = Record {
+                mutable_parameters: large.clone().into(),
+                source: None,
+                ..record(&format!("other-{number}"))
+            };
+            number += 1;
+            pool.create(record, with_data).unwrap();
+        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ fn passing(point: &str, usage: Use) -> Vec<(Act, usize)> {
     let is_frozen = usage.is_loop();
     let (group, name) = point.split_once("::").unwrap();
     match (group, name) {
-        // What is durable in the journal needs no sync of its own.
-        ("create", "after_sync") if usage == DIR => vec![],
+        // What is durable in the journal needs no sync of its own, and no second copy.
+        ("create", "after_sync" | "after_copy_of_record") if usage == DIR => vec![],
         ("create", "after_journal") if usage != DIR => vec![],
         ("create", _) => vec![(Act::Create, 1)],
         ("clone", _) => vec![(Act::Clone, 1), (Act::Restore, 1)],

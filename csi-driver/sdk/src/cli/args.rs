@@ -39,6 +39,10 @@ pub struct ServingArgs {
     /// Seconds that running operations may take after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 25)]
     pub grace_period: u32,
+    /// After calls one after the other, look out for the next one for so long before sleeping; 0 is off. Default: 50
+    /// where one thread serves and the machine has more than one processor, else off
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub busy_poll: Option<u32>,
 }
 
 /// How a driver is served, checked.
@@ -52,6 +56,8 @@ pub struct Serving {
     pub metrics_address: Option<SocketAddr>,
     /// How long running operations may take once the driver is to stop.
     pub grace_period: Duration,
+    /// How long the thread stays awake after a call; by the runtime and the machine if not given.
+    pub busy_poll: Option<Duration>,
 }
 
 impl Serving {
@@ -62,6 +68,7 @@ impl Serving {
             tls: None,
             metrics_address: None,
             grace_period: GRACE_PERIOD_DEFAULT,
+            busy_poll: None,
         }
     }
 }
@@ -98,6 +105,7 @@ impl ServingArgs {
                 tls,
                 metrics_address,
                 grace_period: Duration::from_secs(self.grace_period.into()),
+                busy_poll: self.busy_poll.map(|span| Duration::from_micros(span.into())),
             }),
             _ => Err(faults),
         }
@@ -205,7 +213,7 @@ mod tests {
         assert_eq!(parsed.logging.filter, "info");
 
         let words = "--endpoint tcp://0.0.0.0:10000 --tls-cert c --tls-key k --tls-client-ca a -vv --log-format json \
-                     --metrics-address [::1]:9 --grace-period 0";
+                     --metrics-address [::1]:9 --grace-period 0 --busy-poll 20";
         let parsed = parse_words(&words.split_whitespace().collect::<Vec<_>>()).unwrap();
         let expected = Serving {
             tls: Some(TlsFiles {
@@ -215,6 +223,7 @@ mod tests {
             }),
             metrics_address: Some("[::1]:9".parse().unwrap()),
             grace_period: Duration::ZERO,
+            busy_poll: Some(Duration::from_micros(20)),
             ..Serving::new("tcp://0.0.0.0:10000".parse().unwrap())
         };
         assert_eq!(parsed.serving, expected);

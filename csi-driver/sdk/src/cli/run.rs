@@ -6,12 +6,14 @@ use std::{
     io,
     process::ExitCode,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
+    runtime::{Handle, RuntimeFlavor},
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::{
@@ -34,6 +36,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The flags were wrong.
 const EXIT_USAGE: u8 = 2;
+/// About as long as it takes to wake a thread on a virtual machine.
+const BUSY_POLL_DEFAULT: Duration = Duration::from_micros(50);
 /// Operations were still running.
 const EXIT_GRACE_EXCEEDED: u8 = 3;
 
@@ -245,12 +249,24 @@ impl Starting {
         // The first value stays; this is the only place that sets one.
         self.state.started.set(builder.shared_readiness()).ok();
         tracing::info!(driver.name = self.driver_name, %endpoint, tls = tls.is_some(), "Driver is listening");
-        let driver = builder.metrics(self.metrics.clone()).build();
+        let busy_poll = self.serving.busy_poll.unwrap_or_else(busy_poll_default);
+        let driver = builder.metrics(self.metrics.clone()).busy_poll(busy_poll).build();
         driver
             .serve(listener, self.serving.grace_period, self.stop.clone())
             .await?;
         tracing::info!("Driver has stopped");
         Ok(())
+    }
+}
+
+/// Where it costs nobody anything: the thread would sleep, and there is another processor.
+fn busy_poll_default() -> Duration {
+    let is_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+    let has_several_processors = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+    if is_one_thread && has_several_processors {
+        BUSY_POLL_DEFAULT
+    } else {
+        Duration::ZERO
     }
 }
 

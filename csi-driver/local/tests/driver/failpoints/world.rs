@@ -19,7 +19,7 @@ use tonic::Status;
 
 use crate::{
     process::Process,
-    support::{Driver, LONG, NODE, Scratch, Use, config, from_snapshot, text},
+    support::{DIR, Driver, LONG, NODE, Scratch, Use, config, from_snapshot, text},
 };
 
 /// Far below what the disk has, so that only promises count.
@@ -297,7 +297,7 @@ impl World {
         State {
             volumes: self.volumes().await,
             snapshots: self.snapshots().await,
-            entries: entries(&self.scratch.path("pool")),
+            entries: entries(&self.scratch.path("pool"), self.usage == DIR),
             available_bytes,
             mounts: mounts.into_iter().collect(),
             attached: attached.into_iter().collect(),
@@ -386,13 +386,18 @@ impl World {
 }
 
 /// Relative paths of all that is below `root`, but for what is in directories that are volumes' data, and the journal, which
-/// is made when it is needed first.
-fn entries(root: &Path) -> BTreeSet<String> {
+/// is made when it is needed first. With a journal, second copies of records come later, and directories of volumes that
+/// nobody used wait for others: both may be there or not.
+fn entries(root: &Path, has_journal: bool) -> BTreeSet<String> {
+    let may_be_there = |path: &Path| {
+        let name = text(path.strip_prefix(root.join("volumes")).unwrap_or(Path::new("")));
+        name.starts_with(".new-spare.") || name.ends_with("/record.copy")
+    };
     let (mut found, mut open) = (BTreeSet::new(), vec![root.to_owned()]);
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
-            if path == root.join("journal") {
+            if path == root.join("journal") || (has_journal && may_be_there(&path)) {
                 continue;
             }
             let is_data = path.file_name().is_some_and(|name| name == "data");
