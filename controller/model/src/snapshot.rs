@@ -204,6 +204,12 @@ impl VolumeSnapshot {
         self.status.as_ref().and_then(|status| status.ready_to_use) == Some(true)
     }
 
+    /// Whether a provisioner may be filling a volume from it.
+    pub fn is_held_as_source(&self) -> bool {
+        let mut held = self.metadata.finalizers.iter().flatten();
+        held.any(|name| name == keys::SNAPSHOT_SOURCE_PROTECTION_BY_PROVISIONER)
+    }
+
     /// The content that it says it is bound to.
     pub fn bound_content(&self) -> Option<&str> {
         let status = self.status.as_ref()?;

@@ -21,6 +21,8 @@ const CUT_AT: i64 = 1_767_268_800;
 pub(crate) struct BackendVolume {
     pub(crate) name: String,
     pub(crate) bytes: i64,
+    /// What the file system in it has of them.
+    pub(crate) usable: i64,
     pub(crate) published: BTreeSet<String>,
     pub(crate) is_static: bool,
     /// The snapshot or volume that it was filled from.
@@ -49,6 +51,8 @@ impl BackendSnapshot {
 pub(crate) struct Backend {
     pub(crate) volumes: BTreeMap<String, BackendVolume>,
     pub(crate) snapshots: BTreeMap<String, BackendSnapshot>,
+    /// Whether nodes have to grow file systems.
+    pub(crate) grows_on_nodes: bool,
     made: u32,
     faults: Vec<(Rpc, RpcFault)>,
     /// Names of what a call is working on, each with what a new volume is being filled from.
@@ -73,6 +77,7 @@ impl Backend {
         let volume = BackendVolume {
             name: id.clone(),
             bytes,
+            usable: bytes,
             is_static: true,
             ..BackendVolume::default()
         };
@@ -156,6 +161,13 @@ impl Backend {
         Some(self.faults.remove(found).1)
     }
 
+    /// Whether there is something of this name.
+    pub(crate) fn has_made(&self, name: &str) -> bool {
+        let mut volumes = self.volumes.values();
+        let mut snapshots = self.snapshots.values();
+        volumes.any(|volume| volume.name == name) || snapshots.any(|snapshot| snapshot.name == name)
+    }
+
     /// A call begins to work on what has this name or id; the name is returned. `None` while another one does.
     pub(crate) fn begin(&mut self, subject: &str, source: Option<String>) -> Option<String> {
         let volume = self.volumes.get(subject).map(|volume| &volume.name);
@@ -227,6 +239,7 @@ impl Backend {
         let volume = BackendVolume {
             name: name.to_owned(),
             bytes: asked.max(least),
+            usable: asked.max(least),
             source,
             ..BackendVolume::default()
         };
@@ -288,12 +301,38 @@ impl Backend {
     }
 
     pub(crate) fn expand(&mut self, id: &str, bytes: i64) -> Result<ControllerExpandVolumeResponse, Status> {
+        let node_expansion_required = self.grows_on_nodes;
         let volume = self.volumes.get_mut(id);
         let volume = volume.ok_or_else(|| Status::not_found("no such volume"))?;
         volume.bytes = volume.bytes.max(bytes);
+        if !node_expansion_required {
+            volume.usable = volume.bytes;
+        }
         Ok(ControllerExpandVolumeResponse {
             capacity_bytes: volume.bytes,
-            node_expansion_required: false,
+            node_expansion_required,
+        })
+    }
+
+    pub(crate) fn grow(
+        &mut self,
+        node: &str,
+        id: &str,
+        bytes: i64,
+    ) -> Result<NodeExpandVolumeResponse, Status> {
+        if !self.staged.contains(&(node.to_owned(), id.to_owned())) {
+            self.broken.push(format!(
+                "NodeExpandVolume of {id} on {node}, where it is not staged"
+            ));
+        }
+        let volume = self.volumes.get_mut(id);
+        let volume = volume.ok_or_else(|| Status::not_found("no such volume"))?;
+        if bytes > volume.bytes {
+            return Err(Status::out_of_range("the volume is smaller"));
+        }
+        volume.usable = volume.bytes;
+        Ok(NodeExpandVolumeResponse {
+            capacity_bytes: volume.usable,
         })
     }
 

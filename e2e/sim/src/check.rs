@@ -43,7 +43,9 @@ pub(crate) struct Checker {
     watches: watches::Watches,
     /// Volumes whose PV said Retain when it went, or still does: no business of the controllers.
     retained: BTreeSet<String>,
-    /// The same of snapshots and their contents.
+    /// Volumes whose PV was being deleted already when its policy became Delete.
+    adrift: BTreeSet<String>,
+    /// Snapshots whose content said Retain.
     kept: BTreeSet<String>,
     secrets_seen: bool,
 }
@@ -63,6 +65,7 @@ impl Checker {
             net: net.clone(),
             watches: watches::Watches::default(),
             retained: BTreeSet::new(),
+            adrift: BTreeSet::new(),
             kept: BTreeSet::new(),
             secrets_seen: false,
         }
@@ -142,6 +145,16 @@ impl Checker {
         } else if new.is_some() {
             self.retained.remove(&handle);
         }
+        // Nobody can add a finalizer to what is being deleted: with the PV goes all that is known of the volume.
+        let said =
+            |pv: Option<&Value>| pv.map(|pv| text(pv, "/spec/persistentVolumeReclaimPolicy").to_owned());
+        if !text(latest, "/metadata/deletionTimestamp").is_empty()
+            && said(old).as_deref() == Some("Retain")
+            && said(new).as_deref() == Some("Delete")
+        {
+            self.adrift
+                .insert(text(latest, "/spec/csi/volumeHandle").to_owned());
+        }
         if let (Some(old), None) = (old, new)
             && let Some((claim, _)) = self.bound_claim(text(old, "/spec/claimRef/uid"), name)
         {
@@ -202,7 +215,7 @@ impl Checker {
             .map(|pv| text(pv, "/spec/csi/volumeHandle"))
             .unwrap_or_default();
         let backend = self.backend.lock();
-        let bytes = backend.volumes.get(handle).map(|volume| volume.bytes);
+        let bytes = backend.volumes.get(handle).map(|volume| volume.usable);
         if let Some(bytes) = bytes.and_then(|bytes| u64::try_from(bytes).ok())
             && gib(size) > bytes >> 30
         {
@@ -290,7 +303,7 @@ impl Checker {
                     text(claim, "/spec/resources/requests/storage"),
                     text(claim, "/status/capacity/storage"),
                 );
-                if class != "static" && gib(wanted) > gib(got) {
+                if class != "static" && gib(wanted) > gib(got) && !self.waits_for_node(claim, pv) {
                     open.push(format!("{name} wants {wanted} and has {got}"));
                 }
             }
@@ -310,6 +323,19 @@ impl Checker {
                 }
             }
         }
+    }
+
+    /// Whether a claim only waits until it is used somewhere: the node that has its volume makes its file system larger.
+    fn waits_for_node(&self, claim: &Value, pv: Option<&Value>) -> bool {
+        let conditions = claim.pointer("/status/conditions").and_then(Value::as_array);
+        let mut conditions = conditions.into_iter().flatten();
+        let is_told = conditions.any(|held| text(held, "/type") == "FileSystemResizePending");
+        let handle = pv
+            .map(|pv| text(pv, "/spec/csi/volumeHandle"))
+            .unwrap_or_default();
+        let backend = self.backend.lock();
+        let is_mounted = backend.mounts.iter().any(|(_, (_, held))| held == handle);
+        is_told && !is_mounted && backend.grows_on_nodes
     }
 
     fn has_free_static_pv(&self, claim: &str) -> bool {
@@ -482,7 +508,8 @@ impl Checker {
         let backend = self.backend.lock();
         for (handle, volume) in &backend.volumes {
             let pv = self.pvs_of(handle).next();
-            if pv.is_none() && !volume.is_static && !self.retained.contains(handle) {
+            let is_left = self.retained.contains(handle) || self.adrift.contains(handle);
+            if pv.is_none() && !volume.is_static && !is_left {
                 open.push(format!(
                     "volume {handle} ({}) of {NAME} has no PV: an orphan",
                     volume.name

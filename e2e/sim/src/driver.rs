@@ -25,6 +25,8 @@ use crate::plan::{Rpc, RpcFault};
 pub(crate) const NAME: &str = "sim.moorline.io";
 /// How long a call takes that nothing is wrong with.
 const WORK: Duration = Duration::from_millis(5);
+/// And one that copies data.
+const COPYING: Duration = Duration::from_millis(1_500);
 /// How long a driver stays away that died in a call.
 const DOWN_MILLIS: u64 = 2_000;
 
@@ -73,13 +75,20 @@ impl Driver {
             subject,
             source,
         } = call;
-        let fault = self.backend.lock().take_fault(rpc);
+        let mut fault = self.backend.lock().take_fault(rpc);
+        if matches!(fault, Some(RpcFault::Before { .. })) && self.backend.lock().has_made(&subject) {
+            // Most codes say that nothing exists: no driver may say that of what it has made.
+            fault = Some(RpcFault::Before {
+                code: Code::Unavailable as i32,
+            });
+        }
         self.net.trace(|| {
             let fault = fault.map(|fault| format!(" {fault:?}")).unwrap_or_default();
             format!("Driver {line}{fault}")
         });
+        let takes = if source.is_some() { COPYING } else { WORK };
         let busy = Busy::begin(&self.backend, &subject, source)?;
-        tokio::time::sleep(WORK).await;
+        tokio::time::sleep(takes).await;
         let injected = |code: i32| Err(Status::new(Code::from_i32(code), "the simulator fails this call"));
         match fault {
             Some(RpcFault::Before { code }) => return injected(code),

@@ -175,6 +175,7 @@ pub enum Rpc {
     NodeUnstageVolume,
     NodePublishVolume,
     NodeUnpublishVolume,
+    NodeExpandVolume,
 }
 
 /// Whether controllers and sidecars have a second candidate, and who a candidate is that comes back after its death.

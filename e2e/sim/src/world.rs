@@ -119,7 +119,8 @@ impl World {
     fn new(plan: Plan, options: &Options, seat: Seat) -> Self {
         let net = Net::new(plan.seed, Trace::new(options.verbose));
         let store = Arc::new(MemoryStore::new());
-        let backend = Arc::default();
+        let backend: Arc<Mutex<Backend>> = Arc::default();
+        backend.lock().grows_on_nodes = plan.has_kubelets;
         let (ops, op_queue) = mpsc::unbounded();
         Self {
             seat,

@@ -33,10 +33,17 @@ struct Facts<'a> {
     finalizer: &'static str,
 }
 
-/// Decides. `snapshot` is the one of the name that the content refers to.
-pub fn decide(content: &VolumeSnapshotContent, snapshot: Option<&VolumeSnapshot>) -> ContentNext {
+/// Decides. `snapshot` is the one of the name that the content refers to; `is_restoring`: an unbound claim waits to be
+/// filled from it.
+pub fn decide(
+    content: &VolumeSnapshotContent,
+    snapshot: Option<&VolumeSnapshot>,
+    is_restoring: bool,
+) -> ContentNext {
     let source = &content.spec.source;
-    let snapshot = snapshot.filter(|snapshot| content.points_to(snapshot));
+    // A content that somebody has deleted by hand would lose its data with the mark.
+    let snapshot = snapshot
+        .filter(|snapshot| content.points_to(snapshot) && !is_restoring && !snapshot.is_held_as_source());
     decide_on(&Facts {
         meta: &content.metadata,
         has_one_source: source.volume_handle.is_some() != source.snapshot_handle.is_some(),

@@ -20,6 +20,7 @@ use super::content_sync::{self, ContentNext};
 use super::group::GroupCaches;
 use super::snapshot_sync::{self, Next, Seen, Step};
 use super::status::News;
+use super::watch::snapshot_of;
 use super::why::Why;
 use super::writes::{CreateError, STEPS_MAX, Writer, settled_by, trouble};
 use super::{Config, source_claim};
@@ -119,17 +120,19 @@ impl Snapshots {
                 .collect(),
             claim: claim.as_deref(),
             pv: pv.as_deref(),
-            is_restoring: self
-                .restores
-                .get(&key.to_string())
-                .iter()
-                .any(|claim| is_waiting(claim)),
+            is_restoring: self.is_restoring(key),
             keeps_volume_mode: self.config.prevent_volume_mode_conversion,
             nodes: nodes.as_deref(),
             group_name: content.and_then(|content| self.groups.get()?.name_of(content)),
             group,
         };
         snapshot_sync::decide(&seen)
+    }
+
+    /// Whether an unbound claim waits to be filled from the snapshot.
+    fn is_restoring(&self, key: &ObjectKey) -> bool {
+        let restores = self.restores.get(&key.to_string());
+        restores.iter().any(|claim| is_waiting(claim))
     }
 
     /// The snapshot's content. Before its absence means anything, the API server is asked: the cache may lag.
@@ -377,7 +380,8 @@ impl Snapshots {
                 reference.namespace.as_deref(),
                 reference.name.as_deref().unwrap_or_default(),
             );
-            let written = match content_sync::decide(&content, snapshot.as_deref()) {
+            let is_restoring = self.is_restoring(&snapshot_of(&content));
+            let written = match content_sync::decide(&content, snapshot.as_deref(), is_restoring) {
                 ContentNext::Settled => return Ok(Outcome::Settled),
                 ContentNext::Refuse => {
                     let message = SyncError::ContentSource.to_string();

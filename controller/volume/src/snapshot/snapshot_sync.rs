@@ -349,7 +349,7 @@ fn content_for(
 fn delete(seen: &Seen<'_>) -> Next {
     let meta = &seen.snapshot.metadata;
     let content = seen.content.filter(|content| content.points_to(seen.snapshot));
-    if content.is_some() && seen.is_restoring {
+    if content.is_some() && (seen.is_restoring || seen.snapshot.is_held_as_source()) {
         return Next::Fail(Why::Restoring);
     }
     match seen.group {

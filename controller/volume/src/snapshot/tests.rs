@@ -556,6 +556,13 @@ fn a_snapshot_is_deleted_in_order() {
             Next::Fail(Why::Restoring),
         ),
         (
+            "a volume may be being filled from it, for a claim that is gone",
+            World::new(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z",
+                "finalizers": [keys::SNAPSHOT_SOURCE_PROTECTION_BY_PROVISIONER]}}))
+            .content(json!({})),
+            Next::Fail(Why::Restoring),
+        ),
+        (
             "a claim waits for it, but there is nothing to fill it from",
             going().restoring(),
             both.clone(),
@@ -693,6 +700,8 @@ fn members_of_groups_are_made_and_deleted_with_their_group() {
 #[test]
 fn contents_are_protected_and_marked() {
     let going = snapshot(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+    let held = snapshot(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z",
+        "finalizers": [keys::SNAPSHOT_SOURCE_PROTECTION_BY_PROVISIONER]}}));
     let living = snapshot(json!({}));
     let unprotected = json!({"metadata": {"finalizers": null}});
     let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
@@ -719,6 +728,12 @@ fn contents_are_protected_and_marked() {
             json!({}),
             Some(&going),
             ContentNext::MarkBeingDeleted,
+        ),
+        (
+            "its snapshot goes, and a volume may be being filled from it",
+            json!({}),
+            Some(&held),
+            ContentNext::Settled,
         ),
         (
             "its snapshot goes, marked",
@@ -759,8 +774,15 @@ fn contents_are_protected_and_marked() {
         ),
     ];
     for (name, patch, snapshot, expected) in cases {
-        assert_eq!(decide_content(&content(patch), snapshot), expected, "{name}");
+        assert_eq!(
+            decide_content(&content(patch), snapshot, false),
+            expected,
+            "{name}"
+        );
     }
+    // A claim waits for it: the mark comes when it has been filled.
+    let next = decide_content(&content(json!({})), Some(&going), true);
+    assert_eq!(next, ContentNext::Settled);
 }
 
 #[test]

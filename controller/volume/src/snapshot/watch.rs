@@ -102,10 +102,12 @@ impl Snapshots {
 }
 
 fn is_news(old: &VolumeSnapshot, new: &VolumeSnapshot) -> bool {
-    old.spec != new.spec || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+    old.spec != new.spec
+        || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        || (old.is_held_as_source() && !new.is_held_as_source())
 }
 
-fn snapshot_of(content: &VolumeSnapshotContent) -> ObjectKey {
+pub(super) fn snapshot_of(content: &VolumeSnapshotContent) -> ObjectKey {
     let reference = &content.spec.volume_snapshot_ref;
     ObjectKey::new(
         reference.namespace.clone().unwrap_or_default(),

@@ -6,6 +6,7 @@ use moorline_proto::csi::*;
 use tokio::io::DuplexStream;
 use tonic::{Request, Response, Status};
 
+use crate::backend::Backend;
 use crate::driver::{Call, Driver};
 use crate::plan::Rpc;
 
@@ -43,7 +44,7 @@ impl Node for NodeService {
     ) -> Result<Response<NodeStageVolumeResponse>, Status> {
         let (id, node) = (request.into_inner().volume_id, self.node);
         let call = Call::on_node(Rpc::NodeStageVolume, &id, node);
-        let work = move |backend: &mut crate::backend::Backend| {
+        let work = move |backend: &mut Backend| {
             if !backend.volumes.contains_key(&id) {
                 return Err(Status::not_found("no such volume"));
             }
@@ -59,7 +60,7 @@ impl Node for NodeService {
     ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
         let (id, node) = (request.into_inner().volume_id, self.node);
         let call = Call::on_node(Rpc::NodeUnstageVolume, &id, node);
-        let work = move |backend: &mut crate::backend::Backend| {
+        let work = move |backend: &mut Backend| {
             backend.node_unstage(node, &id);
             Ok(NodeUnstageVolumeResponse {})
         };
@@ -73,7 +74,7 @@ impl Node for NodeService {
         let (request, node) = (request.into_inner(), self.node);
         let mount = (pod_of(&request.target_path)?, request.volume_id);
         let call = Call::on_node(Rpc::NodePublishVolume, &mount.1, node);
-        let work = move |backend: &mut crate::backend::Backend| {
+        let work = move |backend: &mut Backend| {
             if !backend.staged.contains(&(node.to_owned(), mount.1.clone())) {
                 let line = format!("{node} publishes {}, which is not staged there", mount.1);
                 backend.broken.push(line);
@@ -92,7 +93,7 @@ impl Node for NodeService {
         let (request, node) = (request.into_inner(), self.node);
         let mount = (pod_of(&request.target_path)?, request.volume_id);
         let call = Call::on_node(Rpc::NodeUnpublishVolume, &mount.1, node);
-        let work = move |backend: &mut crate::backend::Backend| {
+        let work = move |backend: &mut Backend| {
             backend.node_unpublish(node, &mount);
             Ok(NodeUnpublishVolumeResponse {})
         };
@@ -108,22 +109,28 @@ impl Node for NodeService {
 
     async fn node_expand_volume(
         &self,
-        _: Request<NodeExpandVolumeRequest>,
+        request: Request<NodeExpandVolumeRequest>,
     ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
-        Err(Status::unimplemented("NodeExpandVolume"))
+        let (request, node) = (request.into_inner(), self.node);
+        let (id, range) = (request.volume_id, request.capacity_range);
+        let bytes = range.map_or(0, |range| range.required_bytes);
+        let call = Call::on_node(Rpc::NodeExpandVolume, &id, node);
+        let work = move |backend: &mut Backend| backend.grow(node, &id, bytes);
+        self.driver.follow(call, work).await
     }
 
     async fn node_get_capabilities(
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        let can = NodeServiceCapability {
+        let can = [Capability::StageUnstageVolume, Capability::ExpandVolume];
+        let capabilities = can.map(|kind| NodeServiceCapability {
             r#type: Some(node_service_capability::Type::Rpc(NodeRpc {
-                r#type: Capability::StageUnstageVolume as i32,
+                r#type: kind as i32,
             })),
-        };
+        });
         Ok(Response::new(NodeGetCapabilitiesResponse {
-            capabilities: vec![can],
+            capabilities: capabilities.to_vec(),
         }))
     }
 

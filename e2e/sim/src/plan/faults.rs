@@ -40,7 +40,7 @@ const KINDS: [Option<&str>; 7] = [
     Some("volumesnapshotcontents"),
 ];
 /// Calls, the ones that make things more often.
-const RPCS: [Rpc; 16] = [
+const RPCS: [Rpc; 17] = [
     Rpc::CreateVolume,
     Rpc::CreateVolume,
     Rpc::DeleteVolume,
@@ -57,6 +57,7 @@ const RPCS: [Rpc; 16] = [
     Rpc::NodeUnstageVolume,
     Rpc::NodePublishVolume,
     Rpc::NodeUnpublishVolume,
+    Rpc::NodeExpandVolume,
 ];
 /// Codes of gRPC after which nobody may take the call for ended.
 const UNCERTAIN: [i32; 4] = [1, 4, 10, 14];

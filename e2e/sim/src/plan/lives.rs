@@ -91,7 +91,8 @@ fn life_of_claim(random: &mut StdRng, n: u32, ops: &mut Ops) {
         ops.push((at + random.random_range(0..50_000), Op::ResizeClaim { n, gib }));
     }
     if random.random_bool(0.7) {
-        at += random.random_range(0..60_000);
+        let soon = random.random_bool(0.2);
+        at += random.random_range(0..if soon { 3_000 } else { 60_000 });
         ops.push((at, Op::DeleteClaim { n }));
         if random.random_bool(0.2) {
             let around = at.saturating_sub(5_000) + random.random_range(0..6_000);
@@ -133,7 +134,8 @@ fn life_of_snapshot(random: &mut StdRng, n: u32, claim: u32, ops: &mut Ops) {
         life_of_copy(random, RESTORED + n, (restored_at, Origin::Snapshot(n)), ops);
     }
     if random.random_bool(0.7) {
-        let gone_at = at + random.random_range(0..40_000);
+        let soon = random.random_bool(0.4);
+        let gone_at = at + random.random_range(0..if soon { 3_000 } else { 40_000 });
         ops.push((gone_at, Op::DeleteSnapshot { n }));
         if random.random_bool(0.3) {
             let around = gone_at.saturating_sub(5_000) + random.random_range(0..6_000);
