@@ -56,7 +56,8 @@ pub fn mounting(volume: &PodVolume<'_>) -> Option<Explanation> {
         .csi_node
         .is_some_and(|node| node.spec.drivers.iter().any(|driver| driver.name == csi.driver));
     let attachment = if attach::is_required(volume.csi_driver) {
-        attach::look(&key, volume.node, volume.attachment)
+        // Seen from outside, the Node is what counts.
+        attach::look(&key, true, volume.node, volume.attachment)
     } else {
         Attachment::NotNeeded
     };

@@ -153,7 +153,8 @@ pub async fn run(
     ));
     let (reporter, in_use) = (parts.reporter.clone(), parts.volumes.in_use());
     let (report_client, report_stop) = (client.clone(), stop.clone());
-    tasks.spawn(async move { reporter.run(report_client, in_use, report_stop).await });
+    let hears = parts.volumes.clone();
+    tasks.spawn(async move { reporter.run(report_client, in_use, hears, report_stop).await });
     let serving = server::Server::new(
         parts.pods.clone(),
         parts.volumes.clone(),

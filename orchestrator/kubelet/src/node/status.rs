@@ -1,5 +1,6 @@
 //! Registers the Node and keeps its status true: written on change, and rarely when nothing changes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,15 @@ use crate::config::Config;
 
 /// Pause before a failed write of the Node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Hears what the API server knows of the volumes in use here.
+pub(crate) trait InUseListener: Send + Sync {
+    /// This list is about to be written: what is not in it doesn't count as known any more, whatever becomes of it.
+    fn will_be_told(&self, names: &BTreeSet<String>);
+
+    /// The Node has this list, and was this when it had.
+    fn was_told(&self, names: BTreeSet<String>, node: Node);
+}
 
 /// What the Node's status is made of.
 #[derive(Debug)]
@@ -61,10 +71,12 @@ impl NodeReporter {
         &self,
         client: &Client,
         volumes_in_use: Option<Vec<String>>,
+        listener: &dyn InUseListener,
         is_due: bool,
     ) -> Result<(), kube::Error> {
         let nodes: Api<Node> = Api::all(client.clone());
-        let held = nodes.get(&self.config.node_name).await?.status;
+        let node = nodes.get(&self.config.node_name).await?;
+        let held = node.status.clone();
         // Before the first full look at the pods the old list stays.
         let volumes_in_use = volumes_in_use
             .or_else(|| held.as_ref().map(object::in_use))
@@ -78,17 +90,26 @@ impl NodeReporter {
             volumes_in_use,
             now,
         );
+        let names: BTreeSet<String> = object::in_use(&wanted).into_iter().collect();
+        listener.will_be_told(&names);
         if !is_due && !object::differs(held.as_ref(), &wanted) {
+            listener.was_told(names, node);
             return Ok(());
         }
-        let patch = status_patch(held.as_ref(), &wanted);
-        nodes
+        let mut patch = status_patch(held.as_ref(), &wanted);
+        let had = held.as_ref().map(object::in_use).unwrap_or_default();
+        if had.iter().any(|name| !names.contains(name)) {
+            // Should this arrive late, it must not take away what was said since.
+            patch["metadata"]["resourceVersion"] = serde_json::json!(node.metadata.resource_version);
+        }
+        let written = nodes
             .patch_status(
                 &self.config.node_name,
                 &PatchParams::default(),
                 &Patch::Merge(patch),
             )
             .await?;
+        listener.was_told(names, written);
         Ok(())
     }
 
@@ -97,6 +118,7 @@ impl NodeReporter {
         &self,
         client: Client,
         mut volumes_in_use: watch::Receiver<Option<Vec<String>>>,
+        listener: Arc<dyn InUseListener>,
         stop: CancellationToken,
     ) {
         let interval = self.config.timings.node_status_report_interval;
@@ -105,7 +127,7 @@ impl NodeReporter {
         let mut is_due = true;
         loop {
             let list = volumes_in_use.borrow_and_update().clone();
-            let wait = match self.report(&client, list, is_due).await {
+            let wait = match self.report(&client, list, &*listener, is_due).await {
                 Ok(()) => {
                     is_due = false;
                     None

@@ -79,7 +79,8 @@ pub async fn run(
     ));
     let (reporter, in_use) = (parts.reporter.clone(), parts.volumes.in_use());
     let report_stop = stop.clone();
-    tasks.spawn(async move { reporter.run(client, in_use, report_stop).await });
+    let hears = parts.volumes.clone();
+    tasks.spawn(async move { reporter.run(client, in_use, hears, report_stop).await });
     let stop_volumes = CancellationToken::new();
     tasks.spawn(reconcile::run(parts.volumes.clone(), stop_volumes.clone()));
     let (drivers, timeout) = (parts.registrar.drivers.clone(), timings.csi_call_timeout);

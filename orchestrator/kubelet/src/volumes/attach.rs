@@ -12,9 +12,11 @@ pub(crate) fn is_required(csi_driver: Option<&CSIDriver>) -> bool {
     csi_driver.is_none_or(|object| object.spec.attach_required != Some(false))
 }
 
-/// Where the hand-shake stands.
+/// Where the hand-shake stands. `is_told`: this kubelet has heard that the Node lists the volume as in use, and has not
+/// taken that back since; what is held of the Node may be older than both.
 pub(crate) fn look(
     key: &VolumeKey,
+    is_told: bool,
     node: Option<&Node>,
     attachment: Option<&VolumeAttachment>,
 ) -> Attachment {
@@ -22,7 +24,7 @@ pub(crate) fn look(
     let in_use = status
         .and_then(|status| status.volumes_in_use.as_deref())
         .unwrap_or_default();
-    if !in_use.contains(&key.0) {
+    if !is_told || !in_use.contains(&key.0) {
         return Attachment::NotReportedInUse;
     }
     let attached = status
@@ -112,7 +114,14 @@ mod tests {
             ),
         ];
         for (name, node, attachment, want) in cases {
-            assert_eq!(look(&key, Some(&node), attachment.as_ref()), want, "{name}");
+            assert_eq!(look(&key, true, Some(&node), attachment.as_ref()), want, "{name}");
         }
+        let (old, attached) = (node(true, true), attachment(true, None));
+        let taken_back = look(&key, false, Some(&old), Some(&attached));
+        assert_eq!(
+            taken_back,
+            Attachment::NotReportedInUse,
+            "of before it was taken back"
+        );
     }
 }

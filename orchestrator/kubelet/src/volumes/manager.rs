@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use moorline_runtime::{Backoff, Queue, Recorder};
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use super::local::LocalVolumes;
 use super::resolve::resolve_pod;
 use super::spec::{LocalSpec, MountId, Spec, VolumeKey};
 use crate::config::Timings;
+use crate::node::status::InUseListener;
 
 /// Told that something changed for a pod of that uid.
 pub(crate) type WakePod = Arc<dyn Fn(&str) + Send + Sync>;
@@ -77,6 +78,8 @@ pub(crate) struct VolumeManager {
     pub(super) wake_pod: WakePod,
     pub(super) republish_interval: Duration,
     in_use: watch::Sender<Option<Vec<String>>>,
+    /// What the Node is known to call in use. A cached Node may be of the time before it was taken back.
+    told_in_use: Mutex<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for VolumeManager {
@@ -108,6 +111,7 @@ impl VolumeManager {
             wake_pod,
             republish_interval: timings.republish_interval,
             in_use: watch::Sender::new(None),
+            told_in_use: Mutex::default(),
         }
     }
 
@@ -327,6 +331,11 @@ impl VolumeManager {
         attach::is_required(self.csi.objects.csi_drivers.get(None, driver_name).as_deref())
     }
 
+    /// Whether the Node is known to call this volume in use.
+    pub(super) fn is_told_in_use(&self, key: &VolumeKey) -> bool {
+        self.told_in_use.lock().contains(&key.0)
+    }
+
     /// Has the matching volumes looked at.
     pub(crate) fn look_at(&self, matches: impl Fn(&VolumeKey, &WantedMount) -> bool) {
         let keys: Vec<VolumeKey> = {
@@ -388,6 +397,19 @@ impl VolumeManager {
         for uid in uids {
             (self.wake_pod)(&uid);
         }
+    }
+}
+
+impl InUseListener for VolumeManager {
+    fn will_be_told(&self, names: &BTreeSet<String>) {
+        self.told_in_use.lock().retain(|name| names.contains(name));
+    }
+
+    fn was_told(&self, names: BTreeSet<String>, node: Node) {
+        *self.told_in_use.lock() = names;
+        // What it says of attached volumes may be newer than the watch's word.
+        self.csi.objects.node.observe(node);
+        self.look_at_waiting();
     }
 }
 

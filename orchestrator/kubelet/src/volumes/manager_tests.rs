@@ -20,6 +20,7 @@ use super::tokens::Tokens;
 use super::{reconcile, reconstruct};
 use crate::config::Timings;
 use crate::csi::drivers::{self, Drivers};
+use crate::node::status::InUseListener as _;
 use crate::objects::Objects;
 use crate::paths::Layout;
 use crate::testing::api::Api;
@@ -503,7 +504,9 @@ async fn attached_volume_follows_the_hand_shake() {
     assert_eq!(world.driver.calls(), Vec::<String>::new());
     let node = json!({"metadata": {"name": "n1", "resourceVersion": "3"}, "status": {"volumesInUse": [unique],
         "volumesAttached": [{"name": unique, "devicePath": ""}]}});
-    world.objects.node.observe(serde_json::from_value(node).unwrap());
+    let node: k8s_openapi::api::core::v1::Node = serde_json::from_value(node).unwrap();
+    // What is held may be of an earlier time: only what this kubelet was told counts.
+    world.objects.node.observe(node.clone());
     world.manager.look_at_waiting();
     let name = moorline_model::names::volume_attachment_name("vol-a", NAME, "n1");
     let attachment = json!({"metadata": {"name": name, "resourceVersion": "4"},
@@ -514,6 +517,8 @@ async fn attached_volume_follows_the_hand_shake() {
         .attachments
         .observe(serde_json::from_value(attachment).unwrap());
     world.manager.look_at_attachment(&name);
+    assert_eq!(world.driver.calls(), Vec::<String>::new());
+    world.manager.was_told([unique.clone()].into(), node);
     world.ready(&pod).await;
     world.released(&pod).await;
     in_use.wait_for(|list| *list == Some(vec![])).await.unwrap();

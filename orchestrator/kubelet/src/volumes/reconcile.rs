@@ -128,7 +128,8 @@ impl VolumeManager {
         let objects = &self.csi.objects;
         let node = objects.node.get(None, &self.csi.node_name);
         let attachment = objects.attachments.get(None, &self.csi.attachment_name(csi));
-        attach::look(key, node.as_deref(), attachment.as_deref())
+        let is_told = self.is_told_in_use(key);
+        attach::look(key, is_told, node.as_deref(), attachment.as_deref())
     }
 
     /// The flat table from actions to what does them.
