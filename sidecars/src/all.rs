@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::future::join4;
+use futures::future::join5;
 use moorline_runtime::Informers;
 use tokio_util::sync::CancellationToken;
 
 use crate::attacher::{self, AttacherConfig};
 use crate::connection::DriverConnection;
 use crate::driver::{Driver, supervise};
+use crate::health_monitor::{self, HealthMonitorConfig};
 use crate::provisioner::{self, Memory, ProvisionerConfig};
 use crate::resizer::{self, ResizerConfig};
 use crate::snapshotter::{self, SnapshotterConfig};
@@ -26,11 +27,22 @@ pub enum Part {
     Resizer,
     /// [`crate::snapshotter`]
     Snapshotter,
+    /// [`crate::health_monitor`]
+    HealthMonitor,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 4] = [
+    pub const ALL: [Part; 5] = [
+        Part::Provisioner,
+        Part::Attacher,
+        Part::Resizer,
+        Part::Snapshotter,
+        Part::HealthMonitor,
+    ];
+
+    /// Those that run where none is named: all that the work on volumes needs.
+    pub const DEFAULT: [Part; 4] = [
         Part::Provisioner,
         Part::Attacher,
         Part::Resizer,
@@ -44,6 +56,7 @@ impl Part {
             Self::Attacher => "attacher",
             Self::Resizer => "resizer",
             Self::Snapshotter => "snapshotter",
+            Self::HealthMonitor => "health-monitor",
         }
     }
 }
@@ -63,6 +76,8 @@ pub struct AllConfig {
     pub resizer: ResizerConfig,
     /// Settings of the snapshotter.
     pub snapshotter: SnapshotterConfig,
+    /// Settings of the health monitor.
+    pub health_monitor: HealthMonitorConfig,
 }
 
 impl AllConfig {
@@ -70,11 +85,12 @@ impl AllConfig {
     pub fn new(csi_address: impl Into<String>) -> Self {
         let csi_address = csi_address.into();
         Self {
-            parts: Part::ALL.into(),
+            parts: Part::DEFAULT.into(),
             provisioner: ProvisionerConfig::new(&*csi_address),
             attacher: AttacherConfig::new(&*csi_address),
             resizer: ResizerConfig::new(&*csi_address),
             snapshotter: SnapshotterConfig::new(&*csi_address),
+            health_monitor: HealthMonitorConfig::new(&*csi_address),
             csi_address,
         }
     }
@@ -136,7 +152,7 @@ async fn serve(
                 memory,
                 stop.clone(),
             );
-            // All four are large, and so is what holds them.
+            // All of them are large, and so is what holds them.
             Box::pin(serving).await;
         }
     };
@@ -163,7 +179,18 @@ async fn serve(
             Box::pin(serving).await;
         }
     };
-    join4(provisioning, attaching, resizing, snapshotting).await;
+    let monitoring = async {
+        if config.parts.contains(&Part::HealthMonitor) {
+            let serving = health_monitor::serve(
+                config.health_monitor,
+                driver.clone(),
+                informers.clone(),
+                stop.clone(),
+            );
+            Box::pin(serving).await;
+        }
+    };
+    join5(provisioning, attaching, resizing, snapshotting, monitoring).await;
     // A driver for which nothing was to do: wait for another one.
     stop.cancelled().await;
 }

@@ -15,6 +15,7 @@ pub mod discovery;
 mod driver;
 pub mod explain;
 mod finalizers;
+pub mod health_monitor;
 pub mod livenessprobe;
 mod metrics;
 pub mod node_driver_registrar;

@@ -57,6 +57,8 @@ const MODEL: &[(&str, &str, &[&str])] = &[
             "attacher/explain.rs",
             "capability.rs",
             "explain.rs",
+            "health_monitor/condition.rs",
+            "health_monitor/node.rs",
             "provisioner/capacity/object.rs",
             "provisioner/claim.rs",
             "provisioner/class_parameters.rs",

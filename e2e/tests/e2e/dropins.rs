@@ -153,19 +153,22 @@ pub(crate) fn start_alone(cluster: &TestCluster, name: &'static str, more: &[Str
 
 /// Starts a sidecar under an account that has its role.
 pub(crate) fn start_controller(cluster: &TestCluster, name: &'static str) -> Sidecar {
+    start_controller_with(cluster, name, &[])
+}
+
+/// The same, with more flags.
+pub(crate) fn start_controller_with(cluster: &TestCluster, name: &'static str, more: &[&str]) -> Sidecar {
     account(&cluster.kubectl(), name);
     let kubeconfig = kubeconfig_of(cluster, NAMESPACE, name);
-    start(
-        cluster,
-        name,
-        &[
-            format!("--kubeconfig={}", kubeconfig.display()),
-            "--leader-election".to_owned(),
-            format!("--leader-election-namespace={NAMESPACE}"),
-            "-timeout=15s".to_owned(),
-            "--kube-api-qps=50".to_owned(),
-        ],
-    )
+    let mut args = vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--leader-election".to_owned(),
+        format!("--leader-election-namespace={NAMESPACE}"),
+        "-timeout=15s".to_owned(),
+        "--kube-api-qps=50".to_owned(),
+    ];
+    args.extend(more.iter().map(|arg| (*arg).to_owned()));
+    start(cluster, name, &args)
 }
 
 /// The requests for resources that a program has logged; which kinds there are, every account may ask.

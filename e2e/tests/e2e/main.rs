@@ -11,6 +11,7 @@ mod demo;
 mod deploy;
 mod diagnose;
 mod driver_serving;
+mod dropin_health;
 mod dropin_snapshots;
 mod dropins;
 mod failover;

@@ -2,7 +2,8 @@
 //! watch per kind, one Lease. What the driver can do decides what there is to do.
 //!
 //! ```text
-//!   controller part: provisioner, attacher, resizer, snapshotter ----> API server (only these; behind the Lease, if asked for)
+//!   controller part: provisioner, attacher, resizer, snapshotter, health-monitor ----> API server (behind the Lease, if asked
+//!                    for)
 //!   node part:       node-driver-registrar, livenessprobe ----> sockets of this node alone
 //! ```
 
@@ -31,8 +32,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = "/run/csi/socket")]
     csi_address: String,
     /// Sidecars to run, by upstream's names, with or without csi-: provisioner, attacher, resizer, snapshotter,
-    /// node-driver-registrar, livenessprobe. Default: the first four, and the registrar where --plugin-registration-dir is
-    /// given.
+    /// health-monitor, node-driver-registrar, livenessprobe. Default: the first four, and the registrar where
+    /// --plugin-registration-dir is given.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     run: Vec<String>,
     /// Kubeconfig of the cluster. Default: $KUBECONFIG, ~/.kube/config, or the pod's service account.
@@ -75,7 +76,7 @@ pub struct Args {
     /// Requests to the API server at once, where --kube-api-qps is set.
     #[arg(long, value_name = "NUMBER", default_value_t = 10)]
     kube_api_burst: usize,
-    /// Deadline of each call to the driver. Default: each sidecar's own (10s, attacher 15s, snapshotter 1m).
+    /// Deadline of each call to the driver. Default: each sidecar's own (10s, attacher and health monitor 15s, snapshotter 1m).
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// First pause after a failure; it doubles.
@@ -93,6 +94,15 @@ pub struct Args {
     /// Delayed binding asks for the selected node's segment only.
     #[arg(long)]
     strict_topology: bool,
+    /// Health monitor: tell claims whose pods are on nodes that fail, too.
+    #[arg(long)]
+    enable_node_watcher: bool,
+    /// Health monitor: between two lists of the driver's volumes, where it lists them.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    list_volumes_interval: Duration,
+    /// Health monitor: between two rounds over all volumes, where the driver is asked for each.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    monitor_interval: Duration,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -122,11 +132,14 @@ fn selected(names: &[String], is_node: bool) -> anyhow::Result<(BTreeSet<Part>, 
         livenessprobe: false,
     };
     if names.is_empty() {
-        return Ok((Part::ALL.into(), node));
+        return Ok((Part::DEFAULT.into(), node));
     }
     let mut parts = BTreeSet::new();
     for name in names {
-        let name = name.strip_prefix("csi-").unwrap_or(name);
+        let name = match name.strip_prefix("csi-").unwrap_or(name) {
+            "external-health-monitor-controller" => Part::HealthMonitor.as_str(),
+            name => name,
+        };
         match (Part::ALL.into_iter().find(|part| part.as_str() == name), name) {
             (Some(part), _) => {
                 parts.insert(part);
@@ -134,8 +147,8 @@ fn selected(names: &[String], is_node: bool) -> anyhow::Result<(BTreeSet<Part>, 
             (None, "node-driver-registrar") => node.registrar = true,
             (None, "livenessprobe") => node.livenessprobe = true,
             (None, _) => bail!(
-                "--run: no sidecar {name:?}; there are provisioner, attacher, resizer, snapshotter, node-driver-registrar, \
-                 livenessprobe"
+                "--run: no sidecar {name:?}; there are provisioner, attacher, resizer, snapshotter, health-monitor, \
+                 node-driver-registrar, livenessprobe"
             ),
         }
     }
@@ -272,7 +285,14 @@ fn config(args: &Args, parts: BTreeSet<Part>) -> anyhow::Result<AllConfig> {
         config.attacher.timeout = timeout;
         config.resizer.timeout = timeout;
         config.snapshotter.timeout = timeout;
+        config.health_monitor.timeout = timeout;
     }
+    if args.list_volumes_interval.is_zero() || args.monitor_interval.is_zero() {
+        bail!("--list-volumes-interval and --monitor-interval must be above 0");
+    }
+    config.health_monitor.list_volumes_interval = args.list_volumes_interval;
+    config.health_monitor.monitor_interval = args.monitor_interval;
+    config.health_monitor.watches_nodes = args.enable_node_watcher;
     config.provisioner.retry_interval = retry_interval;
     config.attacher.retry_interval = retry_interval;
     config.resizer.retry_interval = retry_interval;
@@ -312,8 +332,16 @@ mod tests {
             registrar,
             livenessprobe,
         };
-        let all: BTreeSet<Part> = Part::ALL.into();
+        let all: BTreeSet<Part> = Part::DEFAULT.into();
+        let monitor: BTreeSet<Part> = [Part::HealthMonitor].into();
         let cases = [
+            ("health-monitor", false, monitor.clone(), node(false, false)),
+            (
+                "csi-external-health-monitor-controller",
+                false,
+                monitor,
+                node(false, false),
+            ),
             ("", false, all.clone(), node(false, false)),
             ("", true, all, node(true, false)),
             (

@@ -2,7 +2,7 @@
 //!
 //! | called as | what it is |
 //! | --- | --- |
-//! | `csi-provisioner`, `csi-attacher`, `csi-resizer`, `csi-snapshotter` | that sidecar, alone |
+//! | `csi-provisioner`, `csi-attacher`, `csi-resizer`, `csi-snapshotter`, `csi-external-health-monitor-controller` | that sidecar, alone |
 //! | `snapshot-controller` | the controller of that name, alone; no driver is asked |
 //! | `csi-node-driver-registrar`, `livenessprobe` | that sidecar; no API server is asked |
 //! | `moorline sidecar NAME ...` | the same without a link |

@@ -11,8 +11,8 @@ use moorline_sidecars::discovery::discover_name;
 use moorline_sidecars::node_driver_registrar::{self as registrar, RegistrarConfig, RegistrationCheckError};
 use moorline_sidecars::provisioner::CapacityConfig;
 use moorline_sidecars::{
-    DiscoveryError, DriverConnection, SidecarMetrics, attacher, livenessprobe, provisioner, resizer,
-    snapshotter,
+    DiscoveryError, DriverConnection, SidecarMetrics, attacher, health_monitor, livenessprobe, provisioner,
+    resizer, snapshotter,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,9 +32,11 @@ pub(super) async fn serve(program: Program, values: Values, stop: CancellationTo
         "Starting"
     );
     match program {
-        Program::Provisioner | Program::Attacher | Program::Resizer | Program::Snapshotter => {
-            controller(program, values, stop).await
-        }
+        Program::Provisioner
+        | Program::Attacher
+        | Program::Resizer
+        | Program::Snapshotter
+        | Program::HealthMonitor => controller(program, values, stop).await,
         Program::SnapshotController => snapshot_controller::serve(values, stop).await,
         Program::Registrar => register(values, stop).await,
         Program::Livenessprobe => probe(values, stop).await,
@@ -88,6 +90,7 @@ fn check(program: Program, values: &Values) -> anyhow::Result<()> {
         Program::Attacher => settings::attacher(values).map(drop),
         Program::Resizer => settings::resizer(values).map(drop),
         Program::Snapshotter => settings::snapshotter(values).map(drop),
+        Program::HealthMonitor => settings::health_monitor(values).map(drop),
         Program::SnapshotController | Program::Registrar | Program::Livenessprobe => Ok(()),
     }
 }
@@ -115,6 +118,10 @@ async fn work(
         Program::Snapshotter => {
             let config = settings::snapshotter(values)?;
             Box::pin(snapshotter::run_on(connection, config, informers, stop)).await?;
+        }
+        Program::HealthMonitor => {
+            let config = settings::health_monitor(values)?;
+            Box::pin(health_monitor::run_on(connection, config, informers, stop)).await?;
         }
         Program::SnapshotController | Program::Registrar | Program::Livenessprobe => {
             bail!("{} asks no driver to work on objects", program.name())
@@ -146,6 +153,7 @@ fn lock(program: Program, driver_name: &str) -> String {
             moorline_runtime::lease::object_name(driver_name)
         ),
         Program::Snapshotter => format!("external-snapshotter-leader-{driver_name}"),
+        Program::HealthMonitor => format!("external-health-monitor-leader-{driver_name}"),
         _ => driver_name.replace('/', "-"),
     }
 }

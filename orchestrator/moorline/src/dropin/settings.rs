@@ -7,6 +7,7 @@ use moorline_runtime::goflag::Values;
 use moorline_runtime::lease::Timings;
 use moorline_runtime::{Backoff, Throttle};
 use moorline_sidecars::attacher::AttacherConfig;
+use moorline_sidecars::health_monitor::HealthMonitorConfig;
 use moorline_sidecars::provisioner::ProvisionerConfig;
 use moorline_sidecars::resizer::ResizerConfig;
 use moorline_sidecars::snapshotter::SnapshotterConfig;
@@ -274,6 +275,24 @@ pub(crate) fn snapshotter(values: &Values) -> anyhow::Result<SnapshotterConfig> 
     Ok(config)
 }
 
+/// Settings of the health monitor.
+///
+/// # Errors
+/// A value that can't be used.
+pub(crate) fn health_monitor(values: &Values) -> anyhow::Result<HealthMonitorConfig> {
+    let interval = |flag: &str| match values.duration(flag) {
+        Duration::ZERO => bail!("--{flag} must be above 0"),
+        interval => Ok(interval),
+    };
+    let mut config = HealthMonitorConfig::new(values.text("csi-address"));
+    config.timeout = values.duration("timeout");
+    config.list_volumes_interval = interval("list-volumes-interval")?;
+    config.monitor_interval = interval("monitor-interval")?;
+    config.worker_threads = workers(values, "worker-threads")?;
+    config.watches_nodes = values.flag("enable-node-watcher");
+    Ok(config)
+}
+
 /// Settings of the snapshot controller.
 ///
 /// # Errors
@@ -331,6 +350,16 @@ mod tests {
             SnapshotterConfig::new("/run/csi/socket"),
         );
         assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let (ours, own) = (
+            health_monitor(&read(Program::HealthMonitor, &[])).unwrap(),
+            HealthMonitorConfig::new("/run/csi/socket"),
+        );
+        assert_eq!(format!("{ours:?}"), format!("{own:?}"));
+        let words = ["--enable-node-watcher", "--monitor-interval=0s"];
+        let config = health_monitor(&read(Program::HealthMonitor, &words[..1])).unwrap();
+        assert!(config.watches_nodes);
+        let error = health_monitor(&read(Program::HealthMonitor, &words)).unwrap_err();
+        assert_eq!(error.to_string(), "--monitor-interval must be above 0");
         let words = [
             "--feature-gates=CSIVolumeGroupSnapshot=false",
             "--groupsnapshot-name-prefix=x",

@@ -2,6 +2,7 @@
 //!
 //! `recorded/` holds upstream's own names and defaults; a test compares.
 
+mod health_monitor;
 mod snapshots;
 
 use moorline_runtime::goflag::{Flag, Kind};
@@ -448,13 +449,15 @@ pub(crate) enum Program {
     Registrar,
     /// livenessprobe
     Livenessprobe,
-    // Slots, in this order: csi-external-health-monitor-controller, csi-snapshot-metadata. Each takes a variant here, its table
-    // above, its file in `recorded/` and its arm in `program.rs`.
+    /// csi-external-health-monitor-controller
+    HealthMonitor,
+    // A slot: csi-snapshot-metadata. It takes a variant here, its table above, its file in `recorded/` and its arm in
+    // `program.rs`.
 }
 
 impl Program {
     /// All of them.
-    pub(crate) const ALL: [Program; 7] = [
+    pub(crate) const ALL: [Program; 8] = [
         Program::Provisioner,
         Program::Attacher,
         Program::Resizer,
@@ -462,6 +465,7 @@ impl Program {
         Program::SnapshotController,
         Program::Registrar,
         Program::Livenessprobe,
+        Program::HealthMonitor,
     ];
 
     /// Upstream's name of the executable.
@@ -474,6 +478,7 @@ impl Program {
             Self::SnapshotController => "snapshot-controller",
             Self::Registrar => "csi-node-driver-registrar",
             Self::Livenessprobe => "livenessprobe",
+            Self::HealthMonitor => "csi-external-health-monitor-controller",
         }
     }
 
@@ -492,6 +497,7 @@ impl Program {
             Self::SnapshotController => &[LOGGING, CLUSTER, snapshots::SNAPSHOT_CONTROLLER],
             Self::Registrar => &[LOGGING, REGISTRAR],
             Self::Livenessprobe => &[LOGGING, LIVENESSPROBE],
+            Self::HealthMonitor => &[LOGGING, CLUSTER, CONTROLLER, health_monitor::HEALTH_MONITOR],
         };
         parts.concat()
     }
@@ -515,6 +521,7 @@ impl Program {
             Self::Snapshotter | Self::SnapshotController => {
                 &["CSIVolumeGroupSnapshot", "ReleaseLeaderElectionOnExit"]
             }
+            Self::HealthMonitor => &["ReleaseLeaderElectionOnExit"],
             Self::Registrar | Self::Livenessprobe => &[],
         }
     }
@@ -713,7 +720,7 @@ mod tests {
     use super::*;
 
     /// Upstream's flags of a program, `name<tab>default`, and ours that upstream's doesn't have.
-    const RECORDED: [(Program, &str, &[&str]); 7] = [
+    const RECORDED: [(Program, &str, &[&str]); 8] = [
         (
             Program::Provisioner,
             include_str!("recorded/csi-provisioner.txt"),
@@ -740,6 +747,12 @@ mod tests {
             Program::Livenessprobe,
             include_str!("recorded/livenessprobe.txt"),
             &[],
+        ),
+        (
+            Program::HealthMonitor,
+            include_str!("recorded/csi-external-health-monitor-controller.txt"),
+            // Upstream's has the gate, and no way to set it.
+            &["feature-gates"],
         ),
     ];
 
