@@ -70,6 +70,7 @@ mod tests {
     use crate::testing::at;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn trouble_is_told_once_and_its_end_too() {
         let said = |abnormal, message: &str| VolumeCondition {
             abnormal,
