@@ -754,24 +754,6 @@ fn contents_are_protected_and_marked() {
             Some(&going),
             ContentNext::Settled,
         ),
-        (
-            "reserved",
-            json!({"metadata": {"finalizers": null}, "spec": {"volumeSnapshotRef": {"uid": null}}}),
-            None,
-            ContentNext::Settled,
-        ),
-        (
-            "both sources",
-            json!({"spec": {"source": {"snapshotHandle": "x"}}}),
-            None,
-            ContentNext::Refuse,
-        ),
-        (
-            "neither source",
-            json!({"spec": {"source": {"volumeHandle": null}}}),
-            None,
-            ContentNext::Refuse,
-        ),
     ];
     for (name, patch, snapshot, expected) in cases {
         assert_eq!(
@@ -783,6 +765,30 @@ fn contents_are_protected_and_marked() {
     // A claim waits for it: the mark comes when it has been filled.
     let next = decide_content(&content(json!({})), Some(&going), true);
     assert_eq!(next, ContentNext::Settled);
+}
+
+#[test]
+fn contents_that_are_nobodys_yet_or_make_no_sense() {
+    let cases = [
+        (
+            "reserved",
+            json!({"metadata": {"finalizers": null}, "spec": {"volumeSnapshotRef": {"uid": null}}}),
+            ContentNext::Settled,
+        ),
+        (
+            "both sources",
+            json!({"spec": {"source": {"snapshotHandle": "x"}}}),
+            ContentNext::Refuse,
+        ),
+        (
+            "neither source",
+            json!({"spec": {"source": {"volumeHandle": null}}}),
+            ContentNext::Refuse,
+        ),
+    ];
+    for (name, patch, expected) in cases {
+        assert_eq!(decide_content(&content(patch), None, false), expected, "{name}");
+    }
 }
 
 #[test]
