@@ -178,7 +178,7 @@ impl Peers {
 }
 
 /// What these programs also say of the reference server: each lost a race that it runs again.
-const EXPECTED: [&[&str]; 8] = [
+const EXPECTED: [&[&str]; 9] = [
     // A patch that tests a place in the list of finalizers, from a cache that lags behind.
     &["Failed to remove finalizer from PersistentVolume"],
     &["the object has been modified; please apply your changes to the latest version"],
@@ -186,6 +186,8 @@ const EXPECTED: [&[&str]; 8] = [
     &["in work queue no longer exists"],
     // The snapshot is waited for.
     &["is not Ready"],
+    // A claim that goes right after its pod: the volume is released before it is detached, and deleted on the next try.
+    &["persistentvolume pvc-", "is still attached to node"],
     // Deleted, or written to, once more than there was something: the cache had not heard of the deletion yet.
     &["\\\" not found\" logger=\"UnhandledError\""],
     &[
@@ -362,6 +364,11 @@ fn complaints_are_told_from_races() {
         (
             "an answer that doesn't",
             r#"I1129 00:00:00.000000 1 round_trippers.go:632] "Response" verb="GET" url="https://a/" status="404 Not Found" milliseconds=1"#,
+            false,
+        ),
+        (
+            "a volume that isn't detached yet",
+            r#"E1129 14:00:50.986498    6096 controller.go:1633] "Volume deletion failed" err="persistentvolume pvc-0 is still attached to node n1" PV="pvc-0""#,
             false,
         ),
         (
