@@ -3,12 +3,10 @@
 
 mod support;
 
-use std::time::Duration;
-
 use moorline_proto::csi::controller_service_capability::rpc::Type as Can;
-use moorline_runtime::Backoff;
 use moorline_sidecars::snapshotter::{SnapshotterConfig, run};
 use serde_json::{Value, json};
+use support::contents::{Contents, config};
 use support::crash::Moment;
 use support::process::Process;
 use support::{DRIVER, Step, World};
@@ -19,16 +17,6 @@ const FINALIZER: &str = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot
 const BEING_CREATED: &str = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-being-created";
 const BEING_DELETED: &str = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-being-deleted";
 const NAME: &str = "groupsnapshot-gu";
-
-fn config(world: &World) -> SnapshotterConfig {
-    let mut config = SnapshotterConfig::new(world.csi_address());
-    config.timeout = Duration::from_secs(2);
-    config.retry_interval = Backoff {
-        min: Duration::from_millis(10),
-        max: Duration::from_millis(100),
-    };
-    config
-}
 
 /// A world with a driver that takes groups, and a class.
 async fn prepared() -> World {
@@ -73,27 +61,22 @@ fn dynamic() -> Value {
     content(json!({"volumeHandles": ["vol-1", "vol-2"]}))
 }
 
+const KIND: Contents = Contents {
+    resource: CONTENTS,
+    being_created: BEING_CREATED,
+    being_deleted: BEING_DELETED,
+};
+
 fn get(world: &World) -> Option<Value> {
-    world.api.get(CONTENTS, "", "k")
+    KIND.get(world)
 }
 
-/// Deletes it as the snapshot controller does when its group snapshot is deleted.
 fn delete(world: &World) {
-    world.api.edit(CONTENTS, "", "k", |content| {
-        content["metadata"]["annotations"][BEING_DELETED] = json!("yes");
-    });
-    world.api.delete(CONTENTS, "", "k");
+    KIND.delete(world);
 }
 
 async fn ready(world: &World) -> Value {
-    world
-        .until("ready and unmarked", || {
-            let content = get(world)?;
-            let is_done = content["status"]["readyToUse"] == true
-                && content["metadata"]["annotations"][BEING_CREATED].is_null();
-            is_done.then_some(content)
-        })
-        .await
+    KIND.ready(world).await
 }
 
 async fn gone(world: &World) {

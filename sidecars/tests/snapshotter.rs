@@ -3,12 +3,10 @@
 
 mod support;
 
-use std::time::Duration;
-
 use moorline_proto::csi::controller_service_capability::rpc::Type as Can;
-use moorline_runtime::Backoff;
-use moorline_sidecars::snapshotter::{SnapshotterConfig, run};
+use moorline_sidecars::snapshotter::run;
 use serde_json::{Value, json};
+use support::contents::{Contents, config};
 use support::crash::Moment;
 use support::process::Process;
 use support::{DRIVER, Step, World};
@@ -19,16 +17,6 @@ const FINALIZER: &str = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bo
 const BEING_CREATED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-created";
 const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
 const ALL: [i32; 2] = [Can::CreateDeleteSnapshot as i32, Can::ListSnapshots as i32];
-
-fn config(world: &World) -> SnapshotterConfig {
-    let mut config = SnapshotterConfig::new(world.csi_address());
-    config.timeout = Duration::from_secs(2);
-    config.retry_interval = Backoff {
-        min: Duration::from_millis(10),
-        max: Duration::from_millis(100),
-    };
-    config
-}
 
 async fn started(capabilities: &[i32]) -> World {
     let world = World::new(capabilities).await;
@@ -57,27 +45,22 @@ fn dynamic() -> Value {
     content(json!({"volumeHandle": "vol-1"}))
 }
 
+const KIND: Contents = Contents {
+    resource: CONTENTS,
+    being_created: BEING_CREATED,
+    being_deleted: BEING_DELETED,
+};
+
 fn get(world: &World) -> Option<Value> {
-    world.api.get(CONTENTS, "", "k")
+    KIND.get(world)
 }
 
-/// Deletes it as the snapshot controller does when its snapshot is deleted.
 fn delete(world: &World) {
-    world.api.edit(CONTENTS, "", "k", |content| {
-        content["metadata"]["annotations"][BEING_DELETED] = json!("yes");
-    });
-    world.api.delete(CONTENTS, "", "k");
+    KIND.delete(world);
 }
 
 async fn ready(world: &World) -> Value {
-    world
-        .until("ready and unmarked", || {
-            let content = get(world)?;
-            let is_done = content["status"]["readyToUse"] == true
-                && content["metadata"]["annotations"][BEING_CREATED].is_null();
-            is_done.then_some(content)
-        })
-        .await
+    KIND.ready(world).await
 }
 
 async fn gone(world: &World) {

@@ -12,11 +12,13 @@ use sha2::{Digest, Sha256};
 use crate::claim::annotation;
 use crate::custom_resource::{api_version, may_refer_to, refers_to, resource};
 use crate::keys;
-use crate::secret_template::{self, TemplateError};
-use crate::snapshot::{SnapshotError, SnapshotSecret, secret_in};
+use crate::secret_template::TemplateError;
+use crate::snapshot::{SnapshotError, SnapshotSecret, SnapshotTokens, secret_in};
 
 /// The API group.
 pub const GROUP: &str = "groupsnapshot.storage.k8s.io";
+/// What the tokens in a VolumeGroupSnapshotClass call a group snapshot.
+pub const NOUN: &str = "volumegroupsnapshot";
 /// Version and group.
 pub const API_VERSION: &str = "groupsnapshot.storage.k8s.io/v1";
 
@@ -321,7 +323,7 @@ impl VolumeGroupSnapshotClass {
     pub fn secret(
         &self,
         secret_use: SnapshotSecret,
-        tokens: &GroupSnapshotTokens<'_>,
+        tokens: &SnapshotTokens<'_>,
     ) -> Result<Option<SecretReference>, TemplateError> {
         secret_in(self.parameters.as_ref(), secret_use, tokens)
     }
@@ -344,34 +346,6 @@ pub fn member_name(group_uid: &str, volume_handle: &str) -> String {
 pub fn content_name_of_member(member_name: &str) -> Option<String> {
     let digest = member_name.strip_prefix(MEMBER_PREFIX)?;
     Some(format!("snapcontent-{digest}"))
-}
-
-/// What the tokens in a group snapshot class stand for.
-#[derive(Clone, Copy, Debug)]
-pub struct GroupSnapshotTokens<'a> {
-    /// The content's name.
-    pub content_name: &'a str,
-    /// The group snapshot's namespace.
-    pub namespace: &'a str,
-    /// The group snapshot's name.
-    pub name: &'a str,
-}
-
-impl secret_template::Tokens for GroupSnapshotTokens<'_> {
-    fn in_namespace(&self, token: &str) -> Option<String> {
-        match token {
-            "volumegroupsnapshotcontent.name" => Some(self.content_name.to_string()),
-            "volumegroupsnapshot.namespace" => Some(self.namespace.to_string()),
-            _ => None,
-        }
-    }
-
-    fn in_name(&self, token: &str) -> Option<String> {
-        match token {
-            "volumegroupsnapshot.name" => Some(self.name.to_string()),
-            token => self.in_namespace(token),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -492,7 +466,8 @@ mod tests {
 
     #[test]
     fn secrets_of_classes() {
-        let tokens = GroupSnapshotTokens {
+        let tokens = SnapshotTokens {
+            noun: NOUN,
             content_name: "k",
             namespace: "ns",
             name: "g",

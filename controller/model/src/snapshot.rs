@@ -344,6 +344,9 @@ pub fn sources_of(claim: &PersistentVolumeClaim) -> Vec<(String, String)> {
     found
 }
 
+/// What the tokens in a VolumeSnapshotClass call a snapshot.
+pub const NOUN: &str = "volumesnapshot";
+
 /// Parameters below it belong to the sidecars; drivers never see them.
 pub const PARAMETER_PREFIX: &str = "csi.storage.k8s.io/";
 
@@ -392,9 +395,11 @@ impl SnapshotSecret {
     }
 }
 
-/// What the tokens in a snapshot class stand for.
+/// What the tokens in a snapshot class stand for, of either kind.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotTokens<'a> {
+    /// What is snapshot, in the words of the tokens.
+    pub noun: &'static str,
     /// The content's name.
     pub content_name: &'a str,
     /// The snapshot's namespace.
@@ -403,19 +408,41 @@ pub struct SnapshotTokens<'a> {
     pub name: &'a str,
 }
 
+impl<'a> SnapshotTokens<'a> {
+    /// Of the snapshot that a content is for.
+    pub fn of_content(noun: &'static str, content: &'a ObjectMeta, snapshot: &'a ObjectReference) -> Self {
+        Self {
+            noun,
+            content_name: content.name.as_deref().unwrap_or_default(),
+            namespace: snapshot.namespace.as_deref().unwrap_or_default(),
+            name: snapshot.name.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// Of a snapshot and the content that is made for it.
+    pub fn of_snapshot(noun: &'static str, content_name: &'a str, snapshot: &'a ObjectMeta) -> Self {
+        Self {
+            noun,
+            content_name,
+            namespace: snapshot.namespace.as_deref().unwrap_or_default(),
+            name: snapshot.name.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
 impl secret_template::Tokens for SnapshotTokens<'_> {
     fn in_namespace(&self, token: &str) -> Option<String> {
-        match token {
-            "volumesnapshotcontent.name" => Some(self.content_name.to_string()),
-            "volumesnapshot.namespace" => Some(self.namespace.to_string()),
+        match token.strip_prefix(self.noun)? {
+            "content.name" => Some(self.content_name.to_string()),
+            ".namespace" => Some(self.namespace.to_string()),
             _ => None,
         }
     }
 
     fn in_name(&self, token: &str) -> Option<String> {
-        match token {
-            "volumesnapshot.name" => Some(self.name.to_string()),
-            token => self.in_namespace(token),
+        match token.strip_prefix(self.noun)? {
+            ".name" => Some(self.name.to_string()),
+            _ => self.in_namespace(token),
         }
     }
 }
@@ -594,6 +621,7 @@ mod tests {
     #[test]
     fn secrets_of_classes() {
         let tokens = SnapshotTokens {
+            noun: NOUN,
             content_name: "k",
             namespace: "ns",
             name: "s",

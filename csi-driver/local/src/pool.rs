@@ -244,8 +244,11 @@ impl Pool {
         let is_moved = self.volumes.move_away(volume_id)?;
         match &self.journal {
             Some(journal) if is_moved || journal.says_made(volume_id) => {
+                // Another one of its name may still be on its way out.
                 if is_moved && journal.says_made(volume_id) {
                     self.unused.lock().insert(volume_id.to_owned());
+                } else {
+                    self.unused.lock().remove(volume_id);
                 }
                 if journal.is_usable() {
                     journal.gone(volume_id)?;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Node;
 use moorline_container_runtime::{ContainerRuntime, ImageService};
 use moorline_runtime::{Informers, Queue, Recorder};
 use tokio::net::TcpListener;
@@ -136,30 +137,14 @@ pub async fn run(
     };
     let parts = Parts::new(given, listen, &stop).await?;
     let tasks = TaskTracker::new();
-    let client = parts.objects.client().clone();
-    let node = parts.reporter.register(&client).await;
-    let node = node.map_err(|source| Error::Node {
-        node_name: config.node_name.clone(),
-        source: Box::new(source),
-    })?;
+    let node = parts.register(&config).await?;
     parts.registrar.ensure_csi_node().await?;
-    let timings = &config.timings;
-    tasks.spawn(lease::run(
-        client.clone(),
-        node,
-        timings.lease_renew_interval,
-        timings.lease_duration,
-        stop.clone(),
-    ));
-    let (reporter, in_use) = (parts.reporter.clone(), parts.volumes.in_use());
-    let (report_client, report_stop) = (client.clone(), stop.clone());
-    let hears = parts.volumes.clone();
-    tasks.spawn(async move { reporter.run(report_client, in_use, hears, report_stop).await });
+    parts.report(node, &config, &tasks, &stop);
     let serving = server::Server::new(
         parts.pods.clone(),
         parts.volumes.clone(),
         parts.runtime.clone(),
-        timings.volume_stats_max_age,
+        config.timings.volume_stats_max_age,
     );
     tasks.spawn(server::serve(listener, tls, serving, stop.clone()));
     // Mounts must come down also while the pods' workers drain, so volumes stop after them.
@@ -280,6 +265,30 @@ impl Parts {
             runtime,
             recorder,
         })
+    }
+
+    /// Makes the Node, or finds it.
+    async fn register(&self, config: &Config) -> Result<Node, Error> {
+        let registered = self.reporter.register(self.objects.client()).await;
+        registered.map_err(|source| Error::Node {
+            node_name: config.node_name.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    /// From now on tells the API server that the node lives, and how it is.
+    fn report(&self, node: Node, config: &Config, tasks: &TaskTracker, stop: &CancellationToken) {
+        let (client, timings) = (self.objects.client().clone(), &config.timings);
+        tasks.spawn(lease::run(
+            client.clone(),
+            node,
+            timings.lease_renew_interval,
+            timings.lease_duration,
+            stop.clone(),
+        ));
+        let (reporter, hears, stop) = (self.reporter.clone(), self.volumes.clone(), stop.clone());
+        let in_use = self.volumes.in_use();
+        tasks.spawn(async move { reporter.run(client, in_use, hears, stop).await });
     }
 }
 

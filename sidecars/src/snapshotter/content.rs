@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use moorline_model::snapshot::{
-    SnapshotSecret, SnapshotTokens, VolumeSnapshotClass, VolumeSnapshotContent, class_secret,
+    NOUN, SnapshotSecret, SnapshotTokens, VolumeSnapshotClass, VolumeSnapshotContent, class_secret,
 };
 use moorline_model::{keys, mutant};
 use moorline_proto::csi::{CreateSnapshotRequest, DeleteSnapshotRequest, ListSnapshotsRequest};
@@ -111,12 +111,7 @@ fn own_deletion_secret(
 }
 
 fn tokens(content: &VolumeSnapshotContent) -> SnapshotTokens<'_> {
-    let reference = &content.spec.volume_snapshot_ref;
-    SnapshotTokens {
-        content_name: content.metadata.name.as_deref().unwrap_or_default(),
-        namespace: reference.namespace.as_deref().unwrap_or_default(),
-        name: reference.name.as_deref().unwrap_or_default(),
-    }
+    SnapshotTokens::of_content(NOUN, &content.metadata, &content.spec.volume_snapshot_ref)
 }
 
 fn create(seen: &Seen<'_>) -> Result<Next, Refusal> {

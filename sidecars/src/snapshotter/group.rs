@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::SecretReference;
-use moorline_model::group_snapshot::{
-    GroupSnapshotTokens, VolumeGroupSnapshotClass, VolumeGroupSnapshotContent,
-};
+use moorline_model::group_snapshot::{NOUN, VolumeGroupSnapshotClass, VolumeGroupSnapshotContent};
 use moorline_model::keys;
-use moorline_model::snapshot::SnapshotSecret;
+use moorline_model::snapshot::{SnapshotSecret, SnapshotTokens};
 use moorline_proto::csi::{
     CreateVolumeGroupSnapshotRequest, DeleteVolumeGroupSnapshotRequest, GetVolumeGroupSnapshotRequest,
 };
@@ -85,13 +83,8 @@ fn stage(content: &VolumeGroupSnapshotContent) -> Stage {
     }
 }
 
-fn tokens(content: &VolumeGroupSnapshotContent) -> GroupSnapshotTokens<'_> {
-    let reference = &content.spec.volume_group_snapshot_ref;
-    GroupSnapshotTokens {
-        content_name: content.metadata.name.as_deref().unwrap_or_default(),
-        namespace: reference.namespace.as_deref().unwrap_or_default(),
-        name: reference.name.as_deref().unwrap_or_default(),
-    }
+fn tokens(content: &VolumeGroupSnapshotContent) -> SnapshotTokens<'_> {
+    SnapshotTokens::of_content(NOUN, &content.metadata, &content.spec.volume_group_snapshot_ref)
 }
 
 fn create(seen: &Seen<'_>) -> Result<Next, Refusal> {

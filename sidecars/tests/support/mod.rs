@@ -9,6 +9,7 @@
 )]
 
 pub mod api;
+pub mod contents;
 pub mod crash;
 pub mod driver;
 pub mod process;

@@ -6,13 +6,14 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, Persis
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use moorline_model::group_snapshot::VolumeGroupSnapshot;
 use moorline_model::snapshot::{
-    API_VERSION, SnapshotSecret, SnapshotTokens, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
-    VolumeSnapshotContentSource, VolumeSnapshotContentSpec, VolumeSnapshotStatus, class_secret, content_name,
+    API_VERSION, NOUN, SnapshotSecret, SnapshotTokens, VolumeSnapshot, VolumeSnapshotClass,
+    VolumeSnapshotContent, VolumeSnapshotContentSource, VolumeSnapshotContentSpec, VolumeSnapshotStatus,
+    class_secret, content_name,
 };
 use moorline_model::{keys, mutant};
 
 use super::binding::{Binding, Pair, Seen as SeenContent, judge};
-use super::source::{cut_of, managing_node, only_default};
+use super::source::{cut_of, managing_node, of_deletion_secret, only_default};
 use super::status::{News, project};
 use super::why::Why;
 use crate::finalizer;
@@ -278,12 +279,9 @@ fn begin(seen: &Seen<'_>) -> Result<Next, Why> {
 }
 
 fn default_class(seen: &Seen<'_>, driver: &str) -> Result<String, Why> {
-    let names = seen
-        .default_classes
-        .iter()
-        .filter(|class| class.driver == driver)
-        .filter_map(|class| class.metadata.name.clone());
-    only_default(names).map_err(|classes| {
+    let classes = seen.default_classes.iter();
+    let classes = classes.map(|class| (class.driver.as_str(), &class.metadata));
+    only_default(classes, driver).map_err(|classes| {
         let driver = driver.to_string();
         match classes.is_empty() {
             true => Why::NoDefaultClass(driver),
@@ -299,22 +297,13 @@ fn content_for(
 ) -> Result<VolumeSnapshotContent, Why> {
     let meta = &snapshot.metadata;
     let name = content_name(meta.uid.as_deref().unwrap_or_default());
-    let tokens = SnapshotTokens {
-        content_name: &name,
-        namespace: meta.namespace.as_deref().unwrap_or_default(),
-        name: meta.name.as_deref().unwrap_or_default(),
-    };
+    let tokens = SnapshotTokens::of_snapshot(NOUN, &name, meta);
     let secret = class_secret(class, SnapshotSecret::Snapshotter, &tokens)?;
-    let annotations = secret.map(|secret| {
-        let pairs = [
-            (keys::SNAPSHOT_DELETION_SECRET_NAME, secret.name),
-            (keys::SNAPSHOT_DELETION_SECRET_NAMESPACE, secret.namespace),
-        ];
-        pairs
-            .into_iter()
-            .map(|(key, value)| (key.to_string(), value.unwrap_or_default()))
-            .collect()
-    });
+    let secret_keys = [
+        keys::SNAPSHOT_DELETION_SECRET_NAME,
+        keys::SNAPSHOT_DELETION_SECRET_NAMESPACE,
+    ];
+    let annotations = secret.map(|secret| of_deletion_secret(secret_keys, secret));
     Ok(VolumeSnapshotContent {
         metadata: ObjectMeta {
             name: Some(name),

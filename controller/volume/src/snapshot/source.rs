@@ -1,8 +1,12 @@
-//! What has to hold of a claim before snapshots are taken of its volume, alone or in a group. Pure.
+//! What snapshots and groups ask of claims, volumes and classes before a content is made for them. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    CSIPersistentVolumeSource, Node, PersistentVolume, PersistentVolumeClaim, SecretReference,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use moorline_model::claim::ClaimPhase;
 use moorline_model::{claim, node_affinity, volume};
 
@@ -56,12 +60,28 @@ pub(super) fn managing_node(
         .ok_or_else(|| Why::NoNode(first.metadata.name.clone().unwrap_or_default()))
 }
 
-/// The only one of a driver's default classes, by their names; else all of them, sorted.
-pub(super) fn only_default(names: impl Iterator<Item = String>) -> Result<String, Vec<String>> {
-    let mut names: Vec<String> = names.collect();
+/// The only one of the default classes, given by driver and name, that is for this driver; else all that are, sorted.
+pub(super) fn only_default<'a>(
+    classes: impl Iterator<Item = (&'a str, &'a ObjectMeta)>,
+    driver: &str,
+) -> Result<String, Vec<String>> {
+    let of_driver = classes.filter(|(of, _)| *of == driver);
+    let mut names: Vec<String> = of_driver.filter_map(|(_, meta)| meta.name.clone()).collect();
     names.sort();
     match names.len() {
         1 => Ok(names.remove(0)),
         _ => Err(names),
     }
+}
+
+/// The annotations of a content that name the Secret of its deletion.
+pub(super) fn of_deletion_secret(
+    [name_key, namespace_key]: [&str; 2],
+    secret: SecretReference,
+) -> BTreeMap<String, String> {
+    let pairs = [(name_key, secret.name), (namespace_key, secret.namespace)];
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_string(), value.unwrap_or_default()))
+        .collect()
 }

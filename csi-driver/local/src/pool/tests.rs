@@ -565,6 +565,21 @@ mod with_a_journal {
         assert_eq!(names(&pool), [""; 0]);
     }
 
+    #[test]
+    fn what_was_unused_is_told_from_another_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = open_journaled(dir.path());
+        make(&pool, 1);
+        pool.take_away("a").unwrap();
+        // Used, and deleted before the first one's data has gone.
+        make(&pool, 1);
+        pool.settle("a").unwrap();
+        fs::remove_file(pool.directory("a").join(COPY_FILE)).unwrap();
+        pool.take_away("a").unwrap();
+        pool.remove_gone("a").unwrap();
+        assert_eq!(names(&pool), [""; 0]);
+    }
+
     /// Has the record of `a` a second copy that is as the first?
     fn has_copy(pool: &Pool) -> bool {
         let read = |file| fs::read(pool.directory("a").join(file)).ok();

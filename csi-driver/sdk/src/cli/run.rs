@@ -4,6 +4,7 @@ use std::{
     error::Error,
     future::Future,
     io,
+    num::NonZero,
     process::ExitCode,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -249,7 +250,10 @@ impl Starting {
         // The first value stays; this is the only place that sets one.
         self.state.started.set(builder.shared_readiness()).ok();
         tracing::info!(driver.name = self.driver_name, %endpoint, tls = tls.is_some(), "Driver is listening");
-        let busy_poll = self.serving.busy_poll.unwrap_or_else(busy_poll_default);
+        let busy_poll = self.serving.busy_poll.unwrap_or_else(|| {
+            let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+            busy_poll_default(Handle::current().runtime_flavor(), processors)
+        });
         let driver = builder.metrics(self.metrics.clone()).busy_poll(busy_poll).build();
         driver
             .serve(listener, self.serving.grace_period, self.stop.clone())
@@ -260,13 +264,10 @@ impl Starting {
 }
 
 /// Where it costs nobody anything: the thread would sleep, and there is another processor.
-fn busy_poll_default() -> Duration {
-    let is_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-    let has_several_processors = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-    if is_one_thread && has_several_processors {
-        BUSY_POLL_DEFAULT
-    } else {
-        Duration::ZERO
+fn busy_poll_default(flavor: RuntimeFlavor, processors: usize) -> Duration {
+    match flavor {
+        RuntimeFlavor::CurrentThread if processors > 1 => BUSY_POLL_DEFAULT,
+        _ => Duration::ZERO,
     }
 }
 
@@ -288,6 +289,24 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => 15,
             _ = self.interrupt.recv() => 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_out_unasked() {
+        let cases = [
+            (RuntimeFlavor::CurrentThread, 2, BUSY_POLL_DEFAULT),
+            (RuntimeFlavor::CurrentThread, 1, Duration::ZERO),
+            (RuntimeFlavor::MultiThread, 8, Duration::ZERO),
+        ];
+        for (flavor, processors, expected) in cases {
+            let name = format!("{flavor:?}, {processors}");
+            assert_eq!(busy_poll_default(flavor, processors), expected, "{name}");
         }
     }
 }

@@ -176,19 +176,8 @@ impl ContainerRuntime for Runtime {
     }
 
     async fn list_containers(&self) -> Result<Vec<Container>, RuntimeError> {
-        let list = |status: &ContainerStatus| Container {
-            id: status.id.clone(),
-            sandbox_id: status.sandbox_id.clone(),
-            pod_uid: status.pod_uid.clone(),
-            name: status.name.clone(),
-            attempt: status.attempt,
-            state: status.state,
-            created_at: status.created_at,
-            image: status.image.clone(),
-            labels: status.labels.clone(),
-            annotations: status.annotations.clone(),
-        };
-        Ok(self.machine.lock().containers.iter().map(list).collect())
+        let held = &self.machine.lock().containers;
+        Ok(held.iter().map(ContainerStatus::listed).collect())
     }
 
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {

@@ -27,6 +27,7 @@
 
 /// Expressions of admission webhooks and policies.
 pub mod cel {
+    pub use crate::custom::cel::names;
     pub use crate::custom::cel::program::{Ask, Decision, Given, Outcome, Program, Question, evaluate};
 }
 pub mod custom;

@@ -11,8 +11,6 @@ use crate::objects::tree;
 
 /// What all conditions of one webhook or policy may cost together, as upstream limits it.
 const COST_MAX: u64 = 2_500_000;
-/// What conditions may name.
-pub(crate) const NAMES: [&str; 4] = ["object", "oldObject", "request", "authorizer"];
 
 /// Answers questions about rights.
 #[derive(Debug)]

@@ -16,24 +16,6 @@ use crate::objects::{Resource, tree};
 /// What the expressions of one policy may cost together, as upstream limits it.
 const COST_MAX: u64 = 10_000_000;
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;
-/// What expressions of policies may name; conditions know no variables.
-pub(crate) const CONDITION_NAMES: [&str; 6] = [
-    "object",
-    "oldObject",
-    "request",
-    "authorizer",
-    "params",
-    "namespaceObject",
-];
-const NAMES: [&str; 7] = [
-    "object",
-    "oldObject",
-    "request",
-    "authorizer",
-    "params",
-    "namespaceObject",
-    "variables",
-];
 
 /// A policy with its bindings.
 #[derive(Debug)]
@@ -109,7 +91,7 @@ fn policy(policy: &Value, bindings: Vec<Binding>) -> Policy {
     let spec = &policy["spec"];
     let mut fault = None;
     let changes = !tree::list(spec, &["mutations"]).is_empty();
-    let mut compiled = |source: &str| match Program::compile(source, &NAMES, changes) {
+    let mut compiled = |source: &str| match Program::compile(source, cel::names::OF_POLICY, changes) {
         Ok(program) => Some(program),
         Err(why) => {
             fault.get_or_insert(why);
@@ -151,7 +133,7 @@ fn policy(policy: &Value, bindings: Vec<Binding>) -> Policy {
             let text = |field: &str| tree::text(kind, &[field]).to_owned();
             (text("apiVersion"), text("kind"))
         }),
-        conditions: conditions::compile(spec, &CONDITION_NAMES),
+        conditions: conditions::compile(spec, cel::names::OF_POLICY_CONDITION),
         variables,
         validations,
         mutations,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use moorline_schema::cel::{Given, Question};
+use moorline_schema::cel::{self, Given, Question};
 use serde_json::Value;
 
 use super::client::Target;
@@ -53,7 +53,7 @@ fn hook(configuration: &str, webhook: &Value, mutates: bool) -> Hook {
         configuration: configuration.to_owned(),
         name: tree::text(webhook, &["name"]).to_owned(),
         matcher: Matcher::of_webhook(webhook),
-        conditions: conditions::compile(webhook, &conditions::NAMES),
+        conditions: conditions::compile(webhook, cel::names::OF_WEBHOOK_CONDITION),
         is_fatal: tree::text(webhook, &["failurePolicy"]) != "Ignore",
         timeout: Duration::from_secs(seconds.unwrap_or(TIMEOUT_SECONDS)),
         place: targets::read(&webhook["clientConfig"]),

@@ -1,10 +1,10 @@
 //! The built-in admission plugins, seen from outside.
 
-use http::{Method, Request, StatusCode};
-use kube::client::Body;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Reply, Server, claim, config_map, pod, send};
+use crate::harness::{Reply, Server, claim, config_map, pod};
+use crate::roles;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const NAMESPACES: &str = "/api/v1/namespaces";
@@ -273,22 +273,9 @@ async fn nodes_are_tainted_until_they_are_ready() {
 #[tokio::test]
 async fn nodes_write_what_is_theirs() {
     let server = Server::start().await;
-    let client = server.server.client("system:node:n", &["system:nodes"]);
-    let ask = async |method: Method, path: &str, body: Value| {
-        let kind = if method == Method::PATCH {
-            "application/merge-patch+json"
-        } else {
-            "application/json"
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", kind);
-        send(
-            &client,
-            request.body(Body::from(body.to_string().into_bytes())).unwrap(),
-        )
-        .await
+    let ask = |method, path: &str, body| {
+        let (server, path) = (&server, path.to_owned());
+        async move { roles::ask(server, ("system:node:n", &["system:nodes"]), method, &path, body).await }
     };
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     let other = ask(Method::POST, "/api/v1/nodes", node("m")).await;

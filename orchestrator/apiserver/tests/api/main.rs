@@ -27,6 +27,8 @@ mod logs;
 #[cfg(test)]
 mod loops;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod protobuf;
 #[cfg(test)]
 mod published;

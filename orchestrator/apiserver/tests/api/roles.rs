@@ -13,7 +13,7 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// A request as somebody.
-async fn ask(
+pub(crate) async fn ask(
     server: &Server,
     (user, groups): (&str, &[&str]),
     method: Method,

@@ -222,6 +222,24 @@ pub struct ContainerStatus {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl ContainerStatus {
+    /// As a list shows it.
+    pub fn listed(&self) -> Container {
+        Container {
+            id: self.id.clone(),
+            sandbox_id: self.sandbox_id.clone(),
+            pod_uid: self.pod_uid.clone(),
+            name: self.name.clone(),
+            attempt: self.attempt,
+            state: self.state,
+            created_at: self.created_at,
+            image: self.image.clone(),
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
+}
+
 /// How a command in a container ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExecOutput {

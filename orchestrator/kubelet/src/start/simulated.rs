@@ -15,7 +15,6 @@ use super::{Error, Given, Parts, make_directories};
 use crate::config::Config;
 use crate::csi::client::NodeClient;
 use crate::csi::drivers::{Driver, Drivers};
-use crate::node::lease;
 use crate::node::object::Machine;
 use crate::paths::Layout;
 use crate::volumes::{error, reconcile};
@@ -63,27 +62,11 @@ pub async fn run(
     };
     let parts = Parts::new(given, config.listen, &stop).await?;
     let tasks = TaskTracker::new();
-    let client = parts.objects.client().clone();
-    let node = parts.reporter.register(&client).await;
-    let node = node.map_err(|source| Error::Node {
-        node_name: config.node_name.clone(),
-        source: Box::new(source),
-    })?;
-    let timings = &config.timings;
-    tasks.spawn(lease::run(
-        client.clone(),
-        node,
-        timings.lease_renew_interval,
-        timings.lease_duration,
-        stop.clone(),
-    ));
-    let (reporter, in_use) = (parts.reporter.clone(), parts.volumes.in_use());
-    let report_stop = stop.clone();
-    let hears = parts.volumes.clone();
-    tasks.spawn(async move { reporter.run(client, in_use, hears, report_stop).await });
+    let node = parts.register(&config).await?;
+    parts.report(node, &config, &tasks, &stop);
     let stop_volumes = CancellationToken::new();
     tasks.spawn(reconcile::run(parts.volumes.clone(), stop_volumes.clone()));
-    let (drivers, timeout) = (parts.registrar.drivers.clone(), timings.csi_call_timeout);
+    let (drivers, timeout) = (parts.registrar.drivers.clone(), config.timings.csi_call_timeout);
     tasks.spawn(async move { stop.run_until_cancelled(register(drivers, driver, timeout)).await });
     let looked = parts.pods.clone().run().await;
     stop_volumes.cancel();

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use moorline_model::group_snapshot::{
-    API_VERSION, GroupSnapshotTokens, VolumeGroupSnapshot, VolumeGroupSnapshotClass,
-    VolumeGroupSnapshotContent, VolumeGroupSnapshotContentSource, VolumeGroupSnapshotContentSpec,
-    VolumeGroupSnapshotStatus, content_name,
+    API_VERSION, NOUN, VolumeGroupSnapshot, VolumeGroupSnapshotClass, VolumeGroupSnapshotContent,
+    VolumeGroupSnapshotContentSource, VolumeGroupSnapshotContentSpec, VolumeGroupSnapshotStatus,
+    content_name,
 };
 use moorline_model::keys;
 use moorline_model::label_selector::Selector;
-use moorline_model::snapshot::{SnapshotSecret, VolumeSnapshot};
+use moorline_model::snapshot::{SnapshotSecret, SnapshotTokens, VolumeSnapshot};
 
 use super::super::binding::{Binding, Pair, Seen as SeenContent, judge};
-use super::super::source::{cut_of, managing_node, only_default};
+use super::super::source::{cut_of, managing_node, of_deletion_secret, only_default};
 use super::super::status::{News, project_group};
 use super::members::{self, Member, MemberStep};
 use super::why::Why;
@@ -249,12 +249,9 @@ fn chosen<'a>(seen: &Seen<'a>, selector: &Selector) -> Result<Vec<Chosen<'a>>, W
 }
 
 fn default_class(seen: &Seen<'_>, driver: &str) -> Result<String, Why> {
-    let names = seen
-        .default_classes
-        .iter()
-        .filter(|class| class.driver == driver)
-        .filter_map(|class| class.metadata.name.clone());
-    only_default(names).map_err(|classes| {
+    let classes = seen.default_classes.iter();
+    let classes = classes.map(|class| (class.driver.as_str(), &class.metadata));
+    only_default(classes, driver).map_err(|classes| {
         let driver = driver.to_string();
         match classes.is_empty() {
             true => Why::NoDefaultClass(driver),
@@ -270,22 +267,13 @@ fn content_for(
 ) -> Result<VolumeGroupSnapshotContent, Why> {
     let meta = &seen.group.metadata;
     let name = content_name(meta.uid.as_deref().unwrap_or_default());
-    let tokens = GroupSnapshotTokens {
-        content_name: &name,
-        namespace: meta.namespace.as_deref().unwrap_or_default(),
-        name: meta.name.as_deref().unwrap_or_default(),
-    };
+    let tokens = SnapshotTokens::of_snapshot(NOUN, &name, meta);
     let secret = class.secret(SnapshotSecret::GroupSnapshotter, &tokens)?;
-    let annotations = secret.map(|secret| {
-        let pairs = [
-            (keys::GROUP_SNAPSHOT_DELETION_SECRET_NAME, secret.name),
-            (keys::GROUP_SNAPSHOT_DELETION_SECRET_NAMESPACE, secret.namespace),
-        ];
-        pairs
-            .into_iter()
-            .map(|(key, value)| (key.to_string(), value.unwrap_or_default()))
-            .collect()
-    });
+    let secret_keys = [
+        keys::GROUP_SNAPSHOT_DELETION_SECRET_NAME,
+        keys::GROUP_SNAPSHOT_DELETION_SECRET_NAMESPACE,
+    ];
+    let annotations = secret.map(|secret| of_deletion_secret(secret_keys, secret));
     let pvs: Vec<_> = chosen.iter().map(|chosen| chosen.pv).collect();
     let node_name = managing_node(&pvs, seen.nodes)?;
     let label = |node_name: String| [(keys::SNAPSHOT_MANAGED_BY.to_string(), node_name)].into();

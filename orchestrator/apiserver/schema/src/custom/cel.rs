@@ -11,6 +11,7 @@ mod functions;
 mod kubernetes;
 mod lexer;
 mod lists;
+pub mod names;
 mod parser;
 pub(crate) mod program;
 mod strings;

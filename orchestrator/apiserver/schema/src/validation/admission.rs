@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::faults::Faults;
 use super::selectors;
+use crate::cel::names::{OF_POLICY, OF_POLICY_CONDITION, OF_WEBHOOK_CONDITION};
 use crate::names;
 use crate::object::{at, list, text};
 use crate::place::Place;
@@ -11,24 +12,6 @@ use crate::place::Place;
 const SPEC: Place<'static> = Place::top("spec");
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const NAME_SEGMENTS_MIN: usize = 3;
-const WEBHOOK_NAMES: [&str; 4] = ["object", "oldObject", "request", "authorizer"];
-const POLICY_CONDITION_NAMES: [&str; 6] = [
-    "object",
-    "oldObject",
-    "request",
-    "authorizer",
-    "params",
-    "namespaceObject",
-];
-const POLICY_NAMES: [&str; 7] = [
-    "object",
-    "oldObject",
-    "request",
-    "authorizer",
-    "params",
-    "namespaceObject",
-    "variables",
-];
 
 pub(super) fn webhooks(object: &Value, may_change: bool, faults: &mut Faults) {
     let place = Place::top("webhooks");
@@ -74,7 +57,12 @@ fn webhook(place: &Place<'_>, webhook: &Value, faults: &mut Faults) {
         faults.invalid(&place.field("timeoutSeconds"), seconds, detail);
     }
     matching(place, webhook, faults);
-    conditions(&place.field("matchConditions"), webhook, &WEBHOOK_NAMES, faults);
+    conditions(
+        &place.field("matchConditions"),
+        webhook,
+        OF_WEBHOOK_CONDITION,
+        faults,
+    );
 }
 
 fn qualified(place: &Place<'_>, name: &str, faults: &mut Faults) {
@@ -221,12 +209,7 @@ pub(super) fn policy(policy: &Value, validates: bool, faults: &mut Faults) {
             matching(&place, constraints, faults);
         }
     }
-    conditions(
-        &SPEC.field("matchConditions"),
-        spec,
-        &POLICY_CONDITION_NAMES,
-        faults,
-    );
+    conditions(&SPEC.field("matchConditions"), spec, OF_POLICY_CONDITION, faults);
     variables(spec, faults);
     if validates {
         validations(spec, faults);
@@ -255,7 +238,7 @@ fn variables(spec: &Value, faults: &mut Faults) {
         if source.trim().is_empty() {
             faults.required(&here.field("expression"), "expression is not specified");
         } else {
-            expression(&here.field("expression"), source, &POLICY_NAMES, true, faults);
+            expression(&here.field("expression"), source, OF_POLICY, true, faults);
         }
     }
 }
@@ -280,7 +263,7 @@ fn mutations(spec: &Value, faults: &mut Faults) {
         let here = here.field("expression");
         match text(mutation, &[field, "expression"]) {
             source if source.trim().is_empty() => faults.required(&here, "expression is not specified"),
-            source => expression(&here, source, &POLICY_NAMES, true, faults),
+            source => expression(&here, source, OF_POLICY, true, faults),
         }
     }
 }
@@ -304,17 +287,11 @@ fn validations(spec: &Value, faults: &mut Faults) {
         if source.trim().is_empty() {
             faults.required(&here.field("expression"), "expression is not specified");
         } else {
-            expression(&here.field("expression"), source, &POLICY_NAMES, false, faults);
+            expression(&here.field("expression"), source, OF_POLICY, false, faults);
         }
         let source = text(validation, &["messageExpression"]);
         if !source.trim().is_empty() {
-            expression(
-                &here.field("messageExpression"),
-                source,
-                &POLICY_NAMES,
-                false,
-                faults,
-            );
+            expression(&here.field("messageExpression"), source, OF_POLICY, false, faults);
         }
         faults.one_of_if_set(
             &here.field("reason"),
